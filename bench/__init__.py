@@ -1,0 +1,1 @@
+"""Workloads x ROMs x policies -> measurements."""

@@ -1,0 +1,1 @@
+"""Sections in, image out: objects, a linker script, symbols and relocations."""

@@ -1,0 +1,1 @@
+"""From assembly to a checked ROM image: assembler front end, flavours, inspection."""

@@ -1,0 +1,52 @@
+"""The doorbell: the one port by which the batching ROM reaches the monitor.
+
+A port is the one doorbell that every engine can answer (KVM hands no VMCALL to
+userspace). A 32-bit read answers `SIGNATURE` where a monitor listens; elsewhere
+the bus floats and the ROM behaves as the identity flavour. A 32-bit write rings:
+
+    EAX  function, one of `Doorbell`; on return the result, 0 for refused
+    ECX  argument
+    DX   the port
+
+Only ring 0 is answered, and no other register changes.
+"""
+
+from enum import IntEnum, IntFlag
+
+from vmi.address import Port
+
+__all__ = ["PORT", "SIGNATURE", "Doorbell", "Feature"]
+
+PORT = Port(0x0560)
+SIGNATURE = int.from_bytes(b"VMI3", "little")
+
+
+class Doorbell(IntEnum):
+    """Functions. Each, `ATTACH` apart, drains the queue before it does its own work."""
+
+    ATTACH = 0
+    """ECX = virtual address of the queue header. Answers `Feature` bits, 0 if refused."""
+    FLUSH = 1
+    """Drain only: leaving lazy mode, or an update that must be visible at once."""
+    INVALIDATE_PAGE = 2
+    """ECX = virtual address whose translation is dropped."""
+    FLUSH_TLB = 3
+    """ECX = `TlbFlush` bits."""
+    SET_CR3 = 4
+    """ECX = new CR3."""
+    UPDATE_ENTRY = 5
+    """ECX = virtual address of an entry that the ROM could not make physical."""
+    QUEUE_FULL = 6
+    """ECX = a record for which there was no slot."""
+
+
+class Feature(IntFlag):
+    """What `ATTACH` answers."""
+
+    ATTACHED = 1
+    SHADOW = 2
+    """Page tables are shadowed: announcing and queueing save exits. Without it the
+    processor walks the guest's own tables and the ROM answers NONE for them."""
+    IN_STEP = 4
+    """The shadow follows every drained record at once, so InvalPage and FlushTLB
+    need no exit while nothing that takes a permission away is queued."""

@@ -1,0 +1,110 @@
+"""The batch queue: how the ROM tells the monitor what changed, many updates at once.
+
+The queue is an extension of this toolkit; VMI itself leaves it to the ROM. It
+lives in the ROM's writable data and starts with a header of 32-bit words,
+followed by `capacity` records of 32 bits each.
+
+The protocol is safe against an interrupt handler that queues and flushes in the
+middle of an operation, with no `cli`:
+
+1. the guest stores the new entry in its table, so that it can read it back;
+2. `xadd` on `count` reserves a slot;
+3. the record is written to the slot.
+
+A record is never zero. A drain applies all records below `count`, clears their
+slots and sets `count` to 0. A slot that is reserved but still zero is *in
+flight*: its owner was interrupted between 2 and 3. The drain then leaves `count`
+just above it, with `DRAINED` in the applied slots below, so that the next drain
+finds the record once its owner has gone on. A reservation at or beyond
+`capacity` has no slot: its owner rings `Doorbell.QUEUE_FULL` with the record.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from vmi.address import PAGE_MASK, GuestPhysical
+from vmi.flags import PageFlag
+
+__all__ = [
+    "DEFAULT_CAPACITY",
+    "DRAINED",
+    "HEADER_SIZE",
+    "MAGIC",
+    "MAX_CAPACITY",
+    "RECORD_SIZE",
+    "HeaderField",
+    "Record",
+    "RecordKind",
+]
+
+MAGIC = int.from_bytes(b"VMIq", "little")
+"""First word of a queue header."""
+
+RECORD_SIZE = 4
+DRAINED = 4
+"""A slot below one in flight whose record was applied; of kind 0, so it means nothing."""
+DEFAULT_CAPACITY = 128
+"""Measured on a Linux boot: enough that full queues are rare (a few per thousand flushes)."""
+MAX_CAPACITY = 1024
+
+
+class HeaderField(IntEnum):
+    """Byte offsets of the header's 32-bit words."""
+
+    MAGIC = 0x00
+    REGION_SIZE = 0x04
+    """Bytes, from the header on, that the ROM wants writable."""
+    CAPACITY = 0x08
+    """Number of record slots."""
+    COUNT = 0x0C
+    """Slots reserved; may exceed the capacity for a moment."""
+    DOWNGRADE = 0x10
+    """Non-zero: a queued record may take a permission or a mapping away."""
+    RECORDS = 0x20
+    """Where the records start."""
+
+
+HEADER_SIZE = HeaderField.RECORDS
+
+
+class RecordKind(IntEnum):
+    """Low two bits of a record."""
+
+    ENTRY = 1
+    """The page-table entry at this guest-physical address changed."""
+    ALLOCATE = 2
+    """The page is a page table from now on; the ROM announces every store to it."""
+    RELEASE = 3
+    """The page is ordinary memory again."""
+
+
+_NO_FLAGS = PageFlag(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One queued notice.
+
+    `address` is a multiple of 4 for `ENTRY` and of the page size otherwise;
+    `flags` are carried by `ALLOCATE` and `RELEASE` only.
+    """
+
+    kind: RecordKind
+    address: GuestPhysical
+    flags: PageFlag = _NO_FLAGS
+
+    def encode(self) -> int:
+        """The record as the 32-bit word in the queue."""
+        return self.address | (self.flags << 2) | self.kind
+
+    @classmethod
+    def decode(cls, word: int) -> "Record":
+        """The record in a 32-bit word; raises `ValueError` when its kind is 0."""
+        kind = word & 3
+        if not kind:
+            raise ValueError(f"queue record {word:#010x} has no kind")
+        if kind == RecordKind.ENTRY:
+            return cls(RecordKind.ENTRY, GuestPhysical(word & ~3))
+        return cls(
+            RecordKind(kind), GuestPhysical(word & ~PAGE_MASK), PageFlag((word & PAGE_MASK) >> 2)
+        )

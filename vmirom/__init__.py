@@ -1,0 +1,1 @@
+"""The `vmirom` command, one verb a file."""

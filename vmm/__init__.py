@@ -1,0 +1,1 @@
+"""The monitor: an emulated machine that runs a guest and accounts for every exit."""

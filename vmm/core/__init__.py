@@ -1,0 +1,1 @@
+"""The kernel side of the monitor; its hot path is compiled."""
