@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# All that the ROM ever writes.  The host makes it writable when vmi_init announces it, and finds
+# in its first words how long it is; nothing here is written before.  The identity flavour has none.
+
+	.include "queue.inc"
+
+.if FLAVOUR_BATCHING
+	.data
+
+# The queue: a header, then the records (vmi/queue.py).  The host reads it before it is writable, so
+# the size is here from the start: the linker script knows it.
+	.global queue_header, queue_count, queue_downgrade, queue_records
+queue_header:
+	.long QUEUE_MAGIC
+	.long __data_size
+	.long QUEUE_CAPACITY
+queue_count:
+	.long 0
+queue_downgrade:
+	.long 0
+	.skip QUEUE_RECORDS_OFFSET - QUEUE_DOWNGRADE_OFFSET - 4
+queue_records:
+	.fill QUEUE_CAPACITY, QUEUE_RECORD_SIZE, 0
+
+# What the host answered to ATTACH; 0 as long as nobody has.
+	.global features
+features:
+	.long 0
+
+# Not 0: an empty queue is no promise that the shadow is right.
+	.global out_of_step
+out_of_step:
+	.long 1
+
+# The update flags that let an update wait, in the mode the guest is in.
+	.global deferrable
+deferrable:
+	.long DEFERRABLE_EAGER
+
+# CR3 as last set, 0 if never.
+	.global current_cr3
+current_cr3:
+	.long 0
+
+# Four linear mappings: start, size in bytes, and the record of an entry at the start.  Size 0
+# covers nothing.
+	.balign 16
+	.global slot0_start, slot0_size, slot0_record
+slot0_start:
+	.long 0
+slot0_size:
+	.long 0
+slot0_record:
+	.long 0
+	.long 0
+	.fill 3 * 4, 4, 0
+.endif

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# The calls that may have to reach the host, and the ways to ring for it.
+#
+# A ring is one exit, and each drains the queue before its own work: so what forces a drain never
+# costs an exit of its own on top.
+
+	.include "queue.inc"
+
+.if FLAVOUR_BATCHING
+	.text
+
+# EAX = function; ECX, its argument, is set already.  EAX comes back changed, nothing else does.
+	.macro RING function
+	mov $\function, %eax
+	mov $DOORBELL_PORT, %edx
+	out %eax, (%dx)
+	.endm
+
+# There was no slot for the record in EDX: hand it over in person.
+	.global ring_queue_full
+ring_queue_full:
+	mov %edx, %ecx
+	RING DOORBELL_QUEUE_FULL
+	ret
+
+# No slot of the linear mapping covers the entry at EDX: let the host find it.
+	.global ring_update_entry
+ring_update_entry:
+	mov %edx, %ecx
+	RING DOORBELL_UPDATE_ENTRY
+	ret
+
+	.global ring_flush
+ring_flush:
+	RING DOORBELL_FLUSH
+	ret
+
+# Where the shadow is in step and nothing queued takes anything away, there is no stale translation
+# that could be dropped.  `out_of_step` is never 0 for a host that keeps no such promise.
+	.global queue_InvalPage
+queue_InvalPage:			# EAX = virtual address
+	call 1f
+1:	pop %edx
+	mov queue_downgrade - 1b(%edx), %ecx
+	or out_of_step - 1b(%edx), %ecx
+	jnz 2f
+	ret
+2:	mov %eax, %ecx
+	RING DOORBELL_INVALIDATE_PAGE
+	ret
+
+	.global queue_FlushTLB
+queue_FlushTLB:				# EAX = what to flush
+	call 1f
+1:	pop %edx
+	mov queue_downgrade - 1b(%edx), %ecx
+	or out_of_step - 1b(%edx), %ecx
+	jnz 2f
+	ret
+2:	mov %eax, %ecx
+	RING DOORBELL_FLUSH_TLB
+	ret
+
+# One exit as natively, but it drains the queue, and reading CR3 back costs none.  Interrupts are
+# off from the note to the switch: a fault handler that asked for CR3 in between would mend the wrong
+# tables, for ever.  A value that the host refuses goes to the processor, which knows what is due.
+	.global queue_SetCR3
+queue_SetCR3:				# EAX = value
+	mov %eax, %ecx
+	call 1f
+1:	pop %edx
+	pushfl
+	cli
+	mov %ecx, current_cr3 - 1b(%edx)
+	RING DOORBELL_SET_CR3
+	test %eax, %eax
+	jnz 2f
+	mov %ecx, %cr3
+2:	popfl
+	ret
+
+# Until the first SetCR3 there is nothing to remember.  0 can mean that: were it the true value, the
+# processor would say the same.
+	.global queue_GetCR3
+queue_GetCR3:				# -> EAX
+	call 1f
+1:	pop %edx
+	mov current_cr3 - 1b(%edx), %eax
+	test %eax, %eax
+	jz 2f
+	ret
+2:	mov %cr3, %eax
+	ret
+
+# Leaving MMU mode is where put-off updates come due; those that only give may wait on, since a
+# fault finds them.  The mode changes first: a handler's update in between is then eager by itself.
+# CPU mode puts nothing off.
+	.global queue_SetLazyMode
+queue_SetLazyMode:			# EAX = mode
+	call 1f
+1:	pop %edx
+	cmp $LAZY_MMU, %eax
+	je 2f
+	cmpl $DEFERRABLE_EAGER, deferrable - 1b(%edx)
+	je 3f
+	movl $DEFERRABLE_EAGER, deferrable - 1b(%edx)
+	cmpl $0, queue_downgrade - 1b(%edx)
+	jne ring_flush
+	ret
+2:	movl $DEFERRABLE_LAZY, deferrable - 1b(%edx)
+3:	ret
+.endif

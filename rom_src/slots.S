@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Where the guest maps physical memory linearly: what turns the address of an entry into a record.
+
+.if FLAVOUR_BATCHING
+	.set SLOTS, 4
+	.set SLOT_SIZE, 16			# start, size, record, and one word of padding
+	.set SLOT_START, 0
+	.set SLOT_BYTES, 4
+	.set SLOT_RECORD, 8
+	.set FRAME_LIMIT, 0x100000		# 4 GiB in pages
+
+	.text
+
+# Records hold 32-bit physical addresses, so a slot ends at 4 GiB and one that starts beyond is
+# empty: entries there are told by their virtual address.  The size is 0 while the slot changes, so
+# that an interrupt handler's update finds no slot rather than half of one.  What is weak: the update
+# that was itself interrupted by a slot change; guests set their slots while they boot.
+	.global queue_SetLinearMapping
+queue_SetLinearMapping:			# EAX = slot, EDX = start, ECX = pages, stack = first frame
+	cmp $SLOTS, %eax
+	jae 4f
+	push %ebx
+	push %esi
+	shl $4, %eax
+	call 1f
+1:	pop %ebx
+	lea slot0_start - 1b(%ebx,%eax), %ebx
+	movl $0, SLOT_BYTES(%ebx)
+	mov %edx, SLOT_START(%ebx)
+	mov 12(%esp), %esi			# two pushes and the return address above
+	mov $FRAME_LIMIT, %eax
+	sub %esi, %eax				# pages from there to 4 GiB
+	jbe 3f
+	cmp %eax, %ecx
+	jbe 2f
+	mov %eax, %ecx
+2:	mov %esi, %eax
+	shl $12, %eax
+	or $RECORD_ENTRY, %eax
+	mov %eax, SLOT_RECORD(%ebx)
+	mov $0xffffffff, %eax			# all 4 GiB but the last byte
+	cmp $FRAME_LIMIT, %ecx
+	je 5f
+	mov %ecx, %eax
+	shl $12, %eax
+5:	mov %edx, %ecx
+	neg %ecx				# bytes from the start to the top of the linear space:
+	jz 6f					# beyond them a slot would wrap and cover what it must not
+	cmp %ecx, %eax
+	jbe 6f
+	mov %ecx, %eax
+6:	mov %eax, SLOT_BYTES(%ebx)
+3:	pop %esi
+	pop %ebx
+4:	ret
+
+# Slot 0 did not cover the entry; do the others?  EDX = its address less slot 0's start -> carry
+# clear and EDX = record, or carry set and EDX = its address.  EAX is kept, ECX is not.
+	.global queue_other_slot
+queue_other_slot:
+	push %ebx
+	push %esi
+	call 1f
+1:	pop %esi
+	add slot0_start - 1b(%esi), %edx
+	lea slot0_start - 1b(%esi), %esi
+	mov $SLOTS - 1, %ecx
+2:	add $SLOT_SIZE, %esi
+	mov %edx, %ebx
+	sub SLOT_START(%esi), %ebx
+	cmp SLOT_BYTES(%esi), %ebx
+	jb 3f
+	dec %ecx
+	jnz 2b
+	stc
+	jmp 4f
+3:	add SLOT_RECORD(%esi), %ebx
+	mov %ebx, %edx
+	clc
+4:	pop %esi
+	pop %ebx
+	ret
+.endif
