@@ -1,0 +1,21 @@
+from vmm.core.memory cimport GuestMemory
+from vmm.core.paging cimport GuestPaging
+from vmm.core.shadow cimport ShadowMmu
+
+cdef class BatchQueue:
+    cdef GuestMemory memory
+    cdef GuestPaging paging
+    cdef ShadowMmu shadow
+    cdef unsigned int header
+    cdef unsigned int capacity
+    cdef unsigned int image_start
+    cdef unsigned int image_end
+    cdef readonly bint attached
+    cdef public unsigned int offered
+    cdef readonly unsigned long long updates
+    cdef readonly unsigned long long notices
+    cdef readonly unsigned long long drains
+    cdef readonly unsigned int largest
+
+    cdef int drain(self) except -1
+    cdef int apply(self, unsigned int record) except -1

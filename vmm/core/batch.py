@@ -1,0 +1,145 @@
+"""The monitor's end of the batch queue; vmi/queue.py describes the protocol.
+
+Whatever the guest puts into the queue, the drain reads at most `capacity` records
+inside the region it checked at attach time, and a record can only make the shadow
+look again at the guest's own tables.
+"""
+
+import cython
+
+from vmi.queue import DRAINED, HEADER_SIZE, MAGIC, MAX_CAPACITY, HeaderField, RecordKind
+from vmm.core.errors import GuestError
+from vmm.core.memory import GuestMemory
+from vmm.core.paging import GuestPaging
+from vmm.core.shadow import ShadowMmu
+
+CAPACITY_OFFSET = cython.declare(cython.uint, HeaderField.CAPACITY)
+COUNT_OFFSET = cython.declare(cython.uint, HeaderField.COUNT)
+DOWNGRADE_OFFSET = cython.declare(cython.uint, HeaderField.DOWNGRADE)
+RECORDS_OFFSET = cython.declare(cython.uint, HeaderField.RECORDS)
+ENTRY = cython.declare(cython.uint, RecordKind.ENTRY)
+ALLOCATE = cython.declare(cython.uint, RecordKind.ALLOCATE)
+DRAINED_SLOT = cython.declare(cython.uint, DRAINED)
+
+
+class QueueRefused(GuestError):
+    """The ROM handed over something that cannot be a queue; the run goes on without one."""
+
+
+@cython.final
+@cython.cclass
+class BatchQueue:
+    """The queue of one CPU.
+
+    `offered` are the `Feature` bits that attaching grants. After a run `updates`
+    counts the entries that were announced through the queue, `notices` all records,
+    `drains` the drains that found any, `largest` the most records in one of them.
+    """
+
+    def __init__(self, memory: GuestMemory, paging: GuestPaging, shadow: ShadowMmu, offered):
+        self.memory = memory
+        self.paging = paging
+        self.shadow = shadow
+        self.offered = offered
+        self.header = self.capacity = 0
+        self.image_start = self.image_end = 0
+        self.attached = False
+        self.updates = self.notices = self.drains = 0
+        self.largest = 0
+
+    def allow(self, start, end):
+        """Where a queue may lie: inside the ROM image at [start, end), as firmware left it."""
+        self.image_start = start
+        self.image_end = end
+
+    def attach(self, address):
+        """Accept the queue whose header is at this guest-virtual address.
+
+        Makes the region writable. Raises `QueueRefused`, with nothing changed, when
+        the region is not page-aligned room inside the ROM image or the header is
+        not one.
+        """
+        start = self.locate(address)
+        if start & 3:
+            raise QueueRefused(f"queue header at {start:#x} is not a multiple of 4")
+        if not self.image_start <= start <= self.image_end - HEADER_SIZE:
+            raise QueueRefused(
+                f"queue header at guest-physical {start:#x} is outside the ROM image "
+                f"at {self.image_start:#x}-{self.image_end:#x}"
+            )
+        magic = self.memory.read32(start + HeaderField.MAGIC)
+        if magic != MAGIC:
+            raise QueueRefused(f"queue header starts with {magic:#010x}, expected {MAGIC:#010x}")
+        capacity = self.memory.read32(start + HeaderField.CAPACITY)
+        if not 1 <= capacity <= MAX_CAPACITY:
+            raise QueueRefused(f"queue capacity {capacity}, expected 1 to {MAX_CAPACITY}")
+        size = self.memory.read32(start + HeaderField.REGION_SIZE)
+        if size < HEADER_SIZE + 4 * capacity:
+            raise QueueRefused(f"queue region of {size} bytes cannot hold {capacity} records")
+        first = start >> 12
+        last = (start + size - 1) >> 12
+        if first << 12 < self.image_start or (last + 1) << 12 > self.image_end:
+            raise QueueRefused(
+                f"the pages of the queue region {start:#x}-{start + size:#x} reach beyond the "
+                f"ROM image at {self.image_start:#x}-{self.image_end:#x}"
+            )
+        for page in range(1, last - first + 1):
+            if self.locate(address + 4096 * page) != start + 4096 * page:
+                raise QueueRefused(f"the queue region at {address:#x} is not physically contiguous")
+        self.memory.set_protected(first, last - first + 1, False)
+        self.header = start
+        self.capacity = capacity
+        self.attached = True
+
+    def locate(self, address):
+        """The guest-physical address, by the guest's tables; raises `QueueRefused`."""
+        address &= 0xFFFFFFFF
+        physical = self.paging.translate(address, False, False)
+        if physical < 0:
+            raise QueueRefused(f"queue address {address:#010x} is not mapped")
+        return physical
+
+    def drain(self) -> cython.int:
+        """Apply every record; answers how many there were."""
+        if not self.attached:
+            return 0
+        memory: GuestMemory = self.memory
+        count: cython.uint = memory.read32(self.header + COUNT_OFFSET)
+        if count == 0:
+            return 0
+        if count > self.capacity:
+            count = self.capacity
+        applied: cython.uint = 0
+        in_flight: cython.uint = 0
+        record: cython.uint
+        i: cython.uint
+        slots: cython.uint = self.header + RECORDS_OFFSET
+        for i in range(count):
+            if memory.read32(slots + 4 * i) == 0:
+                in_flight = i + 1
+        for i in range(count):
+            record = memory.read32(slots + 4 * i)
+            if record:
+                memory.write32(slots + 4 * i, DRAINED_SLOT if i < in_flight else 0)
+            if record & 3:
+                self.apply(record)
+                applied += 1
+        memory.write32(self.header + COUNT_OFFSET, in_flight)
+        memory.write32(self.header + DOWNGRADE_OFFSET, 0)
+        if applied:
+            self.drains += 1
+            if applied > self.largest:
+                self.largest = applied
+        self.shadow.flush_if_stale()
+        return applied
+
+    def apply(self, record: cython.uint) -> cython.int:
+        """Act on one record; unknown kinds cannot occur, two bits hold them all."""
+        kind: cython.uint = record & 3
+        self.notices += 1
+        if kind == ENTRY:
+            self.updates += 1
+            return self.shadow.entry_written(record - kind)
+        if kind == ALLOCATE:
+            return self.shadow.announce(record >> 12)
+        return self.shadow.release(record >> 12)

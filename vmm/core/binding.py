@@ -1,0 +1,30 @@
+"""What an engine hands to the core: where its CPU state lies and how to call it."""
+
+from dataclasses import dataclass
+
+__all__ = ["EngineBinding"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBinding:
+    """Addresses and numbers, calibrated and tested by the engine that gives them.
+
+    `state` is the host address of the CPU state, `state_size` its readable bytes;
+    the layout is the one `CpuState` documents. `handle` goes first into each call.
+    `error_code_offset` is where an intercepted exception leaves its error code,
+    `fault_address` the host address where an intercepted page fault leaves the
+    address it faulted on.
+    """
+
+    handle: int
+    state: int
+    state_size: int
+    error_code_offset: int
+    fault_address: int
+    stop: int
+    read_register: int
+    write_register: int
+    flags_id: int
+    cr0_id: int
+    cr3_id: int
+    cr4_id: int

@@ -1,0 +1,38 @@
+from vmm.core.cpustate cimport CpuState
+from vmm.core.memory cimport GuestMemory
+from vmm.core.paging cimport GuestPaging
+
+cdef class BlockMeter:
+    cdef CpuState cpu
+    cdef GuestMemory memory
+    cdef GuestPaging paging
+    cdef object decoder
+    cdef unsigned int[::1] key_address
+    cdef unsigned int[::1] key_size
+    cdef unsigned short[::1] block_count
+    cdef unsigned char[::1] block_role
+    cdef unsigned char[::1] block_call
+    cdef unsigned int[::1] block_offsets
+    cdef unsigned short[::1] offsets
+    cdef unsigned int used
+    cdef unsigned int offsets_used
+    cdef unsigned int current_slot
+    cdef unsigned int current_address
+    cdef unsigned int current_size
+    cdef unsigned int watched
+    cdef unsigned int asked
+    cdef unsigned int rom_start
+    cdef unsigned int rom_end
+    cdef unsigned int in_call
+    cdef public unsigned long long instructions
+    cdef public unsigned long long charged_ns
+    cdef readonly unsigned long long rom_instructions
+    cdef unsigned long long[::1] call_count
+    cdef unsigned long long[::1] call_instructions
+    cdef object answers
+
+    cdef bint enter(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef int special(self, unsigned int address) except -1
+    cdef int learn(self, unsigned int slot, unsigned int address, unsigned int size) except -1
+    cdef int leave_at(self, unsigned int eip) except -1
+    cpdef unsigned long long now(self) except? 0

@@ -1,0 +1,12 @@
+cdef class Counters:
+    cdef unsigned long long[::1] events
+    cdef unsigned long long[::1] heavy
+    cdef unsigned int[::1] place_event
+    cdef unsigned int[::1] place_qualifier
+    cdef unsigned int[::1] place_eip
+    cdef unsigned long long[::1] place_count
+    cdef unsigned int used
+    cdef unsigned long long elsewhere
+
+    cdef int count(self, unsigned int event, unsigned int qualifier, unsigned int eip) except -1
+    cdef int count_heavy(self, unsigned int event, unsigned int qualifier, unsigned int eip) except -1

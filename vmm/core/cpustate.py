@@ -1,0 +1,224 @@
+"""The guest CPU's registers, read and written in place.
+
+The layout is that of QEMU's CPUX86State as Unicorn 2.1.4 builds it for x86-64
+hosts, in 8-byte units: general registers 0-7, EIP 16, EFLAGS 17, CC_SRC 19; then
+ten segment caches of three units (selector, base, limit and flags) from 23 on, in
+the order ES CS SS DS FS GS LDT TR GDT IDT; control registers from 53 on. The
+engine verifies that before it hands out the address.
+"""
+
+import ctypes
+from array import array
+
+import cython
+
+from vmm.core.binding import EngineBinding
+
+if not cython.compiled:
+    from vmm.core.native import RegisterCall, StopCall
+
+EIP = cython.declare(cython.uint, 16)
+EFLAGS = cython.declare(cython.uint, 17)
+CC_SRC = cython.declare(cython.uint, 19)
+CC_OP = cython.declare(cython.uint, 42)
+HFLAGS = cython.declare(cython.uint, 44)
+SEGMENT_WORD = cython.declare(cython.uint, 46)
+SEGMENT_QUAD = cython.declare(cython.uint, 24)
+CR2 = cython.declare(cython.uint, 55)
+
+# QEMU keeps the arithmetic flags apart from EFLAGS and evaluates them when asked;
+# with CC_OP_EFLAGS they are simply the bits of CC_SRC.
+CC_OP_EFLAGS = cython.declare(cython.uint, 1)
+ARITHMETIC_FLAGS = cython.declare(cython.uint, 0x8D5)
+INTERRUPT_FLAG = cython.declare(cython.uint, 0x200)
+
+# hflags: what the translator assumes of the segments.
+HF_CPL = cython.declare(cython.uint, 0x3)
+HF_INTERRUPT_SHADOW = cython.declare(cython.uint, 0x8)
+HF_CS32 = cython.declare(cython.uint, 0x10)
+HF_SS32 = cython.declare(cython.uint, 0x20)
+HF_ADDSEG = cython.declare(cython.uint, 0x40)
+
+ES = cython.declare(cython.uint, 0)
+CS = cython.declare(cython.uint, 1)
+SS = cython.declare(cython.uint, 2)
+DS = cython.declare(cython.uint, 3)
+
+
+@cython.final
+@cython.cclass
+class CpuState:
+    """One guest CPU. Register numbers are the encoding's: EAX 0, ECX 1, EDX 2, EBX 3, ..."""
+
+    def __init__(self, binding: EngineBinding):
+        raw = memoryview((ctypes.c_ubyte * binding.state_size).from_address(binding.state))
+        self.quads = raw.cast("B").cast("Q")
+        self.words = raw.cast("B").cast("I")
+        fault = memoryview((ctypes.c_ubyte * 8).from_address(binding.fault_address))
+        self.fault = fault.cast("B").cast("I")
+        scratch = array("I", bytes(16))
+        self.scratch = scratch
+        self.scratch_address = scratch.buffer_info()[0]
+        self.keep = scratch
+        self.handle = binding.handle
+        self.error_index = binding.error_code_offset // 4
+        self.flags_id = binding.flags_id
+        self.cr0_id = binding.cr0_id
+        self.cr3_id = binding.cr3_id
+        self.cr4_id = binding.cr4_id
+        self.call_stop = cython.cast(StopCall, cython.cast(cython.size_t, binding.stop))
+        self.call_read = cython.cast(
+            RegisterCall, cython.cast(cython.size_t, binding.read_register)
+        )
+        self.call_write = cython.cast(
+            RegisterCall, cython.cast(cython.size_t, binding.write_register)
+        )
+        self.root = 0
+
+    def reg(self, number: cython.uint) -> cython.uint:
+        """A general register, 0-7."""
+        return cython.cast(cython.uint, self.quads[number & 7] & 0xFFFFFFFF)
+
+    def set_reg(self, number: cython.uint, value: cython.uint) -> cython.int:
+        """Write a general register, 0-7."""
+        self.quads[number & 7] = value
+        return 0
+
+    def eip(self) -> cython.uint:
+        """The instruction that exited, or the next one to run."""
+        return cython.cast(cython.uint, self.quads[EIP] & 0xFFFFFFFF)
+
+    def set_eip(self, value: cython.uint) -> cython.int:
+        """Where the guest goes on."""
+        self.quads[EIP] = value
+        return 0
+
+    def cpl(self) -> cython.uint:
+        """The current privilege level."""
+        return self.words[HFLAGS] & HF_CPL
+
+    def eflags(self) -> cython.uint:
+        """EFLAGS, with the arithmetic flags evaluated."""
+        self.call_read(self.handle, self.flags_id, self.scratch_address)
+        return self.scratch[0]
+
+    def set_eflags(self, value: cython.uint) -> cython.int:
+        """Write EFLAGS whole."""
+        self.scratch[0] = value
+        self.call_write(self.handle, self.flags_id, self.scratch_address)
+        return 0
+
+    def clear_system_flags(self, mask: cython.uint) -> cython.int:
+        """Clear IF, TF, NT, RF or VM; the arithmetic flags are not kept here."""
+        self.quads[EFLAGS] = self.quads[EFLAGS] & ~cython.cast(cython.ulonglong, mask)
+        return 0
+
+    def clear_interrupt_shadow(self) -> cython.int:
+        """End the one instruction after STI or MOV SS in which interrupts wait."""
+        self.words[HFLAGS] = self.words[HFLAGS] & ~HF_INTERRUPT_SHADOW
+        return 0
+
+    def can_interrupt(self) -> cython.bint:
+        """Would the CPU take an external interrupt before its next instruction?"""
+        return (self.quads[EFLAGS] & INTERRUPT_FLAG) != 0 and not (
+            self.words[HFLAGS] & HF_INTERRUPT_SHADOW
+        )
+
+    def selector(self, segment: cython.uint) -> cython.uint:
+        """The selector of a segment, in the order of the module's description."""
+        return self.words[SEGMENT_WORD + 6 * segment]
+
+    def base(self, segment: cython.uint) -> cython.uint:
+        """The linear base of a segment or descriptor table."""
+        return cython.cast(cython.uint, self.quads[SEGMENT_QUAD + 3 * segment] & 0xFFFFFFFF)
+
+    def limit(self, segment: cython.uint) -> cython.uint:
+        """The last valid offset of a segment or descriptor table."""
+        return self.words[SEGMENT_WORD + 6 * segment + 4]
+
+    def attributes(self, segment: cython.uint) -> cython.uint:
+        """The high dword of the descriptor, as cached."""
+        return self.words[SEGMENT_WORD + 6 * segment + 5]
+
+    def set_table(self, segment: cython.uint, base: cython.uint, limit: cython.uint) -> cython.int:
+        """Load GDTR or IDTR."""
+        self.quads[SEGMENT_QUAD + 3 * segment] = base
+        self.words[SEGMENT_WORD + 6 * segment + 4] = limit
+        return 0
+
+    def load_segment(
+        self, segment: cython.uint, selector: cython.uint, low: cython.uint, high: cython.uint
+    ) -> cython.int:
+        """Fill a segment cache from the two dwords of its descriptor."""
+        limit: cython.uint = (low & 0xFFFF) | (high & 0xF0000)
+        if high & 0x800000:
+            limit = (limit << 12) | 0xFFF
+        self.words[SEGMENT_WORD + 6 * segment] = selector
+        self.quads[SEGMENT_QUAD + 3 * segment] = (
+            (low >> 16) | ((high & 0xFF) << 16) | ((high >> 24) << 24)
+        )
+        self.words[SEGMENT_WORD + 6 * segment + 4] = limit
+        self.words[SEGMENT_WORD + 6 * segment + 5] = high
+        return 0
+
+    def enter_ring(self, ring: cython.uint) -> cython.int:
+        """Make the translator's assumptions follow new CS and SS caches."""
+        hflags: cython.uint = self.words[HFLAGS]
+        hflags = hflags & ~(HF_CPL | HF_INTERRUPT_SHADOW | HF_CS32 | HF_SS32 | HF_ADDSEG)
+        hflags |= ring
+        if self.attributes(CS) & 0x400000:
+            hflags |= HF_CS32
+        if self.attributes(SS) & 0x400000:
+            hflags |= HF_SS32
+        if self.base(DS) | self.base(ES) | self.base(SS):
+            hflags |= HF_ADDSEG
+        self.words[HFLAGS] = hflags
+        return 0
+
+    def error_code(self) -> cython.uint:
+        """The error code of the exception that exited."""
+        return self.words[self.error_index]
+
+    def fault_address(self) -> cython.uint:
+        """The address of the page fault that exited; CR2 is not written by it."""
+        return self.fault[0]
+
+    def cr2(self) -> cython.uint:
+        """CR2 as the guest sees it."""
+        return cython.cast(cython.uint, self.quads[CR2] & 0xFFFFFFFF)
+
+    def set_cr2(self, value: cython.uint) -> cython.int:
+        """Write CR2."""
+        self.quads[CR2] = value
+        return 0
+
+    def write_cr0(self, value: cython.uint) -> cython.int:
+        """Load the real CR0, not the guest's idea of it."""
+        self.scratch[0] = value
+        self.scratch[1] = 0
+        self.call_write(self.handle, self.cr0_id, self.scratch_address)
+        return 0
+
+    def write_cr4(self, value: cython.uint) -> cython.int:
+        """Load the real CR4."""
+        self.scratch[0] = value
+        self.scratch[1] = 0
+        self.call_write(self.handle, self.cr4_id, self.scratch_address)
+        return 0
+
+    def load_root(self, root: cython.uint) -> cython.int:
+        """Load the real CR3: the physical address of a shadow root. Flushes the TLB."""
+        self.root = root
+        self.flush_tlb()
+        return 0
+
+    def flush_tlb(self) -> cython.int:
+        """Forget every translation; writing CR3 is the engine's public way to say so."""
+        self.scratch[0] = self.root
+        self.scratch[1] = 0
+        self.call_write(self.handle, self.cr3_id, self.scratch_address)
+        return 0
+
+    def stop(self) -> cython.void:
+        """Make the engine return to the run loop at its next chance."""
+        self.call_stop(self.handle)

@@ -1,0 +1,23 @@
+from vmm.core.cpustate cimport CpuState
+from vmm.core.memory cimport GuestMemory
+from vmm.core.paging cimport GuestPaging
+from vmm.core.shadow cimport ShadowMmu
+
+cdef class Delivery:
+    cdef CpuState cpu
+    cdef GuestMemory memory
+    cdef GuestPaging paging
+    cdef ShadowMmu shadow
+    cdef unsigned int[::1] stack
+    cdef unsigned int low
+    cdef unsigned int high
+    cdef unsigned int stack_low
+    cdef unsigned int stack_high
+    cdef unsigned int value
+    cdef readonly unsigned long long delivered
+
+    cpdef int deliver(self, unsigned int vector, int error, bint software, unsigned int return_eip) except -1
+    cdef int attempt(self, unsigned int vector, int error, bint software, unsigned int return_eip) except -2
+    cdef int read(self, unsigned int address) except -2
+    cdef int descriptor(self, unsigned int selector, unsigned int outside) except -2
+    cdef int page_fault(self, unsigned int address) except -2

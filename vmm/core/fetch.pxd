@@ -1,0 +1,17 @@
+from vmm.core.cpustate cimport CpuState
+from vmm.core.memory cimport GuestMemory
+from vmm.core.paging cimport GuestPaging
+
+cdef class InstructionBytes:
+    cdef CpuState cpu
+    cdef GuestMemory memory
+    cdef GuestPaging paging
+    cdef unsigned char[::1] bytes
+
+    cdef int load(self, unsigned int eip) except -1
+    cdef unsigned int skip_prefixes(self) except? 0xFFFFFFFF
+    cdef unsigned int byte(self, unsigned int index) except? 0xFFFFFFFF
+    cdef unsigned int word(self, unsigned int index) except? 0xFFFFFFFF
+    cdef unsigned int dword(self, unsigned int index) except? 0xFFFFFFFF
+    cdef unsigned int operand_length(self, unsigned int index) except? 0xFFFFFFFF
+    cdef unsigned int effective_address(self, unsigned int index) except? 0xFFFFFFFF

@@ -1,0 +1,110 @@
+"""The bytes of the instruction that exited, and its memory operand (SDM vol. 2, chapter 2)."""
+
+import cython
+
+from vmm.core.cpustate import CpuState
+from vmm.core.memory import GuestMemory
+from vmm.core.paging import GuestPaging
+
+LONGEST = cython.declare(cython.uint, 16)
+SIB = cython.declare(cython.uint, 4)
+DISPLACEMENT_ONLY = cython.declare(cython.uint, 5)
+
+
+@cython.final
+@cython.cclass
+class InstructionBytes:
+    """Up to 16 bytes at EIP, read through the guest's tables; zero where none are mapped.
+
+    Indexes count from the first byte; a ModRM index points at the ModRM byte of an
+    instruction with 32-bit addressing and flat segments.
+    """
+
+    def __init__(self, cpu: CpuState, memory: GuestMemory, paging: GuestPaging):
+        self.cpu = cpu
+        self.memory = memory
+        self.paging = paging
+        self.bytes = bytearray(32)
+
+    def load(self, eip: cython.uint) -> cython.int:
+        """Read the instruction at `eip`."""
+        i: cython.uint
+        physical: cython.Py_ssize_t = -1
+        for i in range(LONGEST):
+            address: cython.uint = (eip + i) & 0xFFFFFFFF
+            if i == 0 or address & 0xFFF == 0:
+                physical = -1
+                if self.paging.walk(address):
+                    physical = self.paging.physical
+            if physical < 0:
+                self.bytes[i] = 0
+            else:
+                self.bytes[i] = self.memory.read8(
+                    cython.cast(cython.uint, (physical & 0xFFFFF000) | (address & 0xFFF))
+                )
+        return 0
+
+    def skip_prefixes(self) -> cython.uint:
+        """The index of the opcode."""
+        at: cython.uint = 0
+        while at < 8 and self.bytes[at] in (
+            0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3,
+        ):  # fmt: skip
+            at += 1
+        return at
+
+    def byte(self, index: cython.uint) -> cython.uint:
+        """One byte."""
+        return self.bytes[index]
+
+    def word(self, index: cython.uint) -> cython.uint:
+        """A little-endian 16-bit immediate."""
+        return self.bytes[index] | (self.bytes[index + 1] << 8)
+
+    def dword(self, index: cython.uint) -> cython.uint:
+        """A little-endian 32-bit immediate."""
+        return self.word(index) | (self.word(index + 2) << 16)
+
+    def operand_length(self, index: cython.uint) -> cython.uint:
+        """Bytes of ModRM, SIB and displacement together."""
+        mode: cython.uint = self.bytes[index] >> 6
+        rm: cython.uint = self.bytes[index] & 7
+        if mode == 3:
+            return 1
+        length: cython.uint = 1
+        if rm == SIB:
+            length = 2
+            if mode == 0 and self.bytes[index + 1] & 7 == DISPLACEMENT_ONLY:
+                length = 6
+        elif mode == 0 and rm == DISPLACEMENT_ONLY:
+            length = 5
+        if mode == 1:
+            length += 1
+        elif mode == 2:
+            length += 4
+        return length
+
+    def effective_address(self, index: cython.uint) -> cython.uint:
+        """The address of the memory operand, without a segment base."""
+        mode: cython.uint = self.bytes[index] >> 6
+        rm: cython.uint = self.bytes[index] & 7
+        after: cython.uint = index + 1
+        address: cython.uint = 0
+        if rm == SIB:
+            sib: cython.uint = self.bytes[index + 1]
+            after += 1
+            if (sib >> 3) & 7 != SIB:
+                address = (self.cpu.reg((sib >> 3) & 7) << (sib >> 6)) & 0xFFFFFFFF
+            if sib & 7 == DISPLACEMENT_ONLY and mode == 0:
+                address += self.dword(after)
+            else:
+                address += self.cpu.reg(sib & 7)
+        elif mode == 0 and rm == DISPLACEMENT_ONLY:
+            address = self.dword(after)
+        else:
+            address = self.cpu.reg(rm)
+        if mode == 1:
+            address += self.bytes[after] - ((self.bytes[after] & 0x80) << 1)
+        elif mode == 2:
+            address += self.dword(after)
+        return address & 0xFFFFFFFF

@@ -1,0 +1,12 @@
+cdef class Links:
+    cdef unsigned int[::1] location
+    cdef unsigned int[::1] follower
+    cdef unsigned int free
+    cdef unsigned int top
+    cdef unsigned int size
+    cdef unsigned int available
+
+    cdef bint nearly_full(self) noexcept
+    cdef int add(self, unsigned int[::1] heads, unsigned int head, unsigned int location) except -1
+    cdef int remove(self, unsigned int[::1] heads, unsigned int head, unsigned int location) except -1
+    cpdef int clear(self) except -1

@@ -1,0 +1,23 @@
+"""Why the engine came back to the run loop."""
+
+from enum import IntEnum
+
+__all__ = ["Stop"]
+
+
+class Stop(IntEnum):
+    """Set before the engine is asked to stop; `NONE` after it means it stopped by itself."""
+
+    NONE = 0
+    LIMIT = 1
+    """The instruction limit."""
+    DEADLINE = 2
+    """Virtual time has reached the next timer."""
+    HALTED = 3
+    """HLT."""
+    ERROR = 4
+    """An exception is waiting in the vCPU."""
+    INTERRUPT = 5
+    """A pending interrupt can be taken now."""
+    REQUEST = 6
+    """A device or the user asked for it."""

@@ -1,0 +1,722 @@
+"""What happens at an exit.
+
+The engine calls in with a number: 0x100 plus an exit code of AMD-V (APM vol. 2,
+appendix C), since the engine is an AMD-V processor to us. Each handler does what
+the guest asked for in the processor's place, counts the event, and lets the guest
+go on. Whether the event is an exit is decided later, by the policy; nothing here
+depends on it, apart from what the policy tells the ROM.
+"""
+
+import ctypes
+from array import array
+
+import cython
+
+from vmi.doorbell import PORT, SIGNATURE, Doorbell, Feature
+from vmm.core.batch import BatchQueue, QueueRefused
+from vmm.core.blocks import BlockMeter
+from vmm.core.counters import Counters
+from vmm.core.cpustate import CpuState
+from vmm.core.delivery import Delivery
+from vmm.core.errors import EngineFailure, GuestError, Unsupported
+from vmm.core.event import Event
+from vmm.core.fetch import InstructionBytes
+from vmm.core.memory import GuestMemory
+from vmm.core.paging import GuestPaging
+from vmm.core.shadow import ShadowMmu
+from vmm.core.stop import Stop
+from vmm.core.stores import StoreEmulator
+
+PTE_WRITE = cython.declare(cython.uint, Event.PTE_WRITE)
+SHADOW_FILL = cython.declare(cython.uint, Event.SHADOW_FILL)
+PAGE_FAULT = cython.declare(cython.uint, Event.PAGE_FAULT)
+CR_READ = cython.declare(cython.uint, Event.CR_READ)
+CR_WRITE = cython.declare(cython.uint, Event.CR_WRITE)
+INVLPG = cython.declare(cython.uint, Event.INVLPG)
+HLT = cython.declare(cython.uint, Event.HLT)
+CPUID = cython.declare(cython.uint, Event.CPUID)
+MSR = cython.declare(cython.uint, Event.MSR)
+IO = cython.declare(cython.uint, Event.IO)
+MMIO = cython.declare(cython.uint, Event.MMIO)
+HYPERCALL = cython.declare(cython.uint, Event.HYPERCALL)
+DR_ACCESS = cython.declare(cython.uint, Event.DR_ACCESS)
+RDTSC = cython.declare(cython.uint, Event.RDTSC)
+WBINVD = cython.declare(cython.uint, Event.WBINVD)
+NX_FETCH = cython.declare(cython.uint, Event.NX_FETCH)
+BYPASSED_FAULT = cython.declare(cython.uint, Event.BYPASSED_FAULT)
+SOFTWARE_INTERRUPT = cython.declare(cython.uint, Event.SOFTWARE_INTERRUPT)
+EXCEPTION = cython.declare(cython.uint, Event.EXCEPTION)
+INTERRUPT_WINDOW = cython.declare(cython.uint, Event.INTERRUPT_WINDOW)
+
+STOP_LIMIT = cython.declare(cython.uint, Stop.LIMIT)
+STOP_DEADLINE = cython.declare(cython.uint, Stop.DEADLINE)
+STOP_HALTED = cython.declare(cython.uint, Stop.HALTED)
+STOP_ERROR = cython.declare(cython.uint, Stop.ERROR)
+STOP_INTERRUPT = cython.declare(cython.uint, Stop.INTERRUPT)
+
+# Exit codes, AMD64 Architecture Programmer's Manual vol. 2, appendix C.
+EXIT_BASE = cython.declare(cython.uint, 0x100)
+EXIT_CR_WRITE = cython.declare(cython.uint, 0x10)
+EXIT_DR_READ = cython.declare(cython.uint, 0x20)
+EXIT_DR_WRITE = cython.declare(cython.uint, 0x30)
+EXIT_EXCEPTION = cython.declare(cython.uint, 0x40)
+EXIT_EXCEPTION_END = cython.declare(cython.uint, 0x60)
+EXIT_RDTSC = cython.declare(cython.uint, 0x6E)
+EXIT_CPUID = cython.declare(cython.uint, 0x72)
+EXIT_SWINT = cython.declare(cython.uint, 0x75)
+EXIT_INVD = cython.declare(cython.uint, 0x76)
+EXIT_HLT = cython.declare(cython.uint, 0x78)
+EXIT_INVLPG = cython.declare(cython.uint, 0x79)
+EXIT_MSR = cython.declare(cython.uint, 0x7C)
+EXIT_WBINVD = cython.declare(cython.uint, 0x89)
+
+# What ShadowMmu.resolve() answers.
+FILLED = cython.declare(cython.int, 0)
+MADE_EXECUTABLE = cython.declare(cython.int, 1)
+GUEST_FAULT = cython.declare(cython.int, 2)
+TABLE_WRITE = cython.declare(cython.int, 3)
+
+EAX = cython.declare(cython.uint, 0)
+ECX = cython.declare(cython.uint, 1)
+EDX = cython.declare(cython.uint, 2)
+EBX = cython.declare(cython.uint, 3)
+GENERAL_PROTECTION = cython.declare(cython.uint, 13)
+PAGE_FAULT_VECTOR = cython.declare(cython.uint, 14)
+BREAKPOINT = cython.declare(cython.uint, 3)
+OVERFLOW = cython.declare(cython.uint, 4)
+UNDEFINED_OPCODE = cython.declare(cython.uint, 6)
+NO_ERROR_CODE = cython.declare(cython.int, -1)
+INTERRUPT_FLAG = cython.declare(cython.uint, 0x200)
+IOPL_SHIFT = cython.declare(cython.uint, 12)
+
+CR0_PE = cython.declare(cython.uint, 0x1)
+CR0_ET = cython.declare(cython.uint, 0x10)
+CR0_TS = cython.declare(cython.uint, 0x8)
+CR0_WP = cython.declare(cython.uint, 0x10000)
+# The processor itself always runs protected, paged and with write protection.
+REAL_CR0 = cython.declare(cython.uint, 0x80010001)
+CR4_PSE = cython.declare(cython.uint, 0x10)
+CR4_PAE = cython.declare(cython.uint, 0x20)
+CR4_KNOWN = cython.declare(cython.uint, 0x7FF)
+# OSFXSR and OSXMMEXCPT reach the real CR4; all else there is the shadow's.
+CR4_SSE = cython.declare(cython.uint, 0x600)
+
+DOORBELL_PORT = cython.declare(cython.uint, PORT)
+DOORBELL_SIGNATURE = cython.declare(cython.uint, SIGNATURE)
+ATTACH = cython.declare(cython.uint, Doorbell.ATTACH)
+FLUSH = cython.declare(cython.uint, Doorbell.FLUSH)
+INVALIDATE_PAGE = cython.declare(cython.uint, Doorbell.INVALIDATE_PAGE)
+FLUSH_TLB = cython.declare(cython.uint, Doorbell.FLUSH_TLB)
+SET_CR3 = cython.declare(cython.uint, Doorbell.SET_CR3)
+UPDATE_ENTRY = cython.declare(cython.uint, Doorbell.UPDATE_ENTRY)
+QUEUE_FULL = cython.declare(cython.uint, Doorbell.QUEUE_FULL)
+ATTACHED = cython.declare(cython.uint, Feature.ATTACHED)
+
+# Virtual time that slow operations take on top of their instruction: what a kernel
+# that polls must see pass (measured on a Linux boot that spins on both).
+PORT_NS = cython.declare(cython.ulonglong, 400)
+RDTSC_NS = cython.declare(cython.ulonglong, 200)
+
+WRITE_DIRECTION = cython.declare(cython.uint, 0x1000000)
+COMPLAINTS = 16
+
+
+@cython.final
+@cython.cclass
+class Vcpu:
+    """One virtual CPU: the kernel side of every exit.
+
+    `ports` serves port accesses (`read(port, size)`, `write(port, size, value)`);
+    an access that it answers is a heavy exit. `cpuid` maps leaves to EAX, EBX, ECX,
+    EDX, `msrs` register numbers to values.
+    """
+
+    def __init__(
+        self, cpu, memory, pool, pool_address, window_address, features, ports, cpuid, msrs
+    ):
+        self.cpu = cpu
+        self.memory = memory
+        self.paging = GuestPaging(memory)
+        self.shadow = ShadowMmu(memory, self.paging, cpu, pool, pool_address, window_address)
+        self.counters = Counters()
+        self.queue = BatchQueue(memory, self.paging, self.shadow, features)
+        self.meter = BlockMeter(cpu, memory, self.paging)
+        self.delivery = Delivery(cpu, memory, self.paging, self.shadow)
+        self.code = InstructionBytes(cpu, memory, self.paging)
+        self.stores = StoreEmulator(cpu, memory, self.paging, self.code)
+        self.ports = ports
+        self.cpuid = cpuid
+        self.msrs = msrs
+        self.dr = array("I", [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 0x400])
+        self.fault_mask = False
+        self.irq_pending = False
+        self.window_wanted = False
+        self.instruction_limit = 0xFFFFFFFFFFFFFFFF
+        self.deadline = 0xFFFFFFFFFFFFFFFF
+        self.stop_reason = 0
+        self.error = None
+        self.after_exit = None
+        self.hypercalls = 0
+        self.complaints = []
+        self.keep = []
+
+    def power_on(self):
+        """Switch the processor to the shadow tables; the guest sees paging off."""
+        self.cpu.write_cr4(CR4_PAE)
+        self.shadow.load_root()
+        self.cpu.write_cr0(self.paging.cr0 | REAL_CR0)
+
+    # ---- exits
+
+    def exited(self, number: cython.uint) -> cython.int:
+        """Serve one exit."""
+        cpu: CpuState = self.cpu
+        eip: cython.uint = cpu.eip()
+        self.meter.leave_at(eip)
+        if number < EXIT_BASE:
+            raise EngineFailure(f"exception {number} reached the guest's IDT at {eip:#010x}")
+        code: cython.uint = number - EXIT_BASE
+        if code == EXIT_EXCEPTION + PAGE_FAULT_VECTOR:
+            self.page_fault(eip)
+        elif code == EXIT_SWINT:
+            self.software_interrupt(eip)
+        elif code < EXIT_CR_WRITE:
+            self.control_register(eip, False)
+        elif code < EXIT_DR_READ:
+            self.control_register(eip, True)
+        elif code < EXIT_DR_WRITE:
+            self.debug_register(eip, False)
+        elif code < EXIT_EXCEPTION:
+            self.debug_register(eip, True)
+        elif code < EXIT_EXCEPTION_END:
+            self.exception(code - EXIT_EXCEPTION, eip)
+        elif code == EXIT_INVLPG:
+            self.invlpg(eip)
+        elif code == EXIT_RDTSC:
+            self.counters.count(RDTSC, 0, eip)
+            self.meter.charged_ns += RDTSC_NS
+            self.set_pair(self.meter.now())
+            self.skip(eip)
+        elif code == EXIT_CPUID:
+            self.identify(eip)
+        elif code == EXIT_HLT:
+            self.counters.count(HLT, 0, eip)
+            cpu.set_eip(eip + 1)
+            self.meter.instructions += 1
+            # The wake-up interrupt must not find the shadow of the STI before HLT.
+            cpu.clear_interrupt_shadow()
+            self.halt(STOP_HALTED)
+        elif code == EXIT_MSR:
+            self.model_specific_register(eip)
+        elif code == EXIT_WBINVD or code == EXIT_INVD:
+            self.counters.count(WBINVD, 0, eip)
+            self.skip(eip)
+        else:
+            raise EngineFailure(f"exit code {code:#x} at {eip:#010x} has no handler")
+        if self.after_exit is not None:
+            self.after_exit()
+        return 0
+
+    def page_fault(self, eip: cython.uint) -> cython.int:
+        """A fault of the shadow tables: hidden, true, or a store to a page table."""
+        shadow: ShadowMmu = self.shadow
+        address: cython.uint = self.cpu.fault_address()
+        # The guest may have told of the very entry that is missing.
+        self.queue.drain()
+        outcome: cython.int = shadow.resolve(address, self.cpu.error_code())
+        if outcome == FILLED:
+            return self.counters.count(SHADOW_FILL, 0, eip)
+        if outcome == MADE_EXECUTABLE:
+            return self.counters.count(NX_FETCH, 0, eip)
+        if outcome == GUEST_FAULT:
+            if (
+                self.fault_mask
+                and not shadow.guest_error & 1
+                and shadow.lets_fault_through(address)
+            ):
+                self.counters.count(BYPASSED_FAULT, 0, eip)
+            else:
+                self.counters.count(PAGE_FAULT, 0, eip)
+            self.cpu.set_cr2(address)
+            return self.delivery.deliver(PAGE_FAULT_VECTOR, shadow.guest_error, False, eip)
+        if outcome == TABLE_WRITE:
+            return self.table_write(eip)
+        # A ROM swallows stores.
+        self.counters.count_heavy(MMIO, shadow.target, eip)
+        physical: cython.uint = shadow.target
+        if not self.stores.emulate(eip, physical) and not self.stores.emulate_string(eip, physical):
+            raise Unsupported(
+                f"store to the ROM at {physical:#x} by the instruction at {eip:#010x}"
+            )
+        self.meter.instructions += 1
+        return 0
+
+    def table_write(self, eip: cython.uint) -> cython.int:
+        """A store to a traced page: emulate it and let the shadow follow."""
+        shadow: ShadowMmu = self.shadow
+        physical: cython.uint = shadow.target
+        self.counters.count(PTE_WRITE, physical & 0xFFFFF000, eip)
+        emulated: cython.bint = self.stores.emulate(eip, physical)
+        if not emulated and shadow.is_live_directory(physical >> 12):
+            emulated = self.stores.emulate_string(eip, physical)
+            if not emulated:
+                raise Unsupported(
+                    f"store to the live page directory at {physical:#x} by the instruction "
+                    f"at {eip:#010x}"
+                )
+        if not emulated:
+            # A page that is written in an unknown way, or swept by a string
+            # instruction, is no page table now: forget that it ever was.
+            shadow.unshadow(physical >> 12)
+            return shadow.flush_if_stale()
+        self.meter.instructions += 1
+        shadow.entry_written(physical & 0xFFFFFFFC)
+        if ((physical & 3) + self.stores.touched) > 4:
+            shadow.entry_written((physical & 0xFFFFFFFC) + 4)
+        # A guest without a ROM follows up with INVLPG or CR3 where it matters; a ROM
+        # that was promised a shadow in step may skip that.
+        if self.queue.attached:
+            shadow.flush_if_stale()
+        return 0
+
+    def exception(self, vector: cython.uint, eip: cython.uint):
+        """Any guest exception but #PF."""
+        self.counters.count(EXCEPTION, vector, eip)
+        error: cython.int = NO_ERROR_CODE
+        if vector == 8 or 10 <= vector <= 14 or vector == 17:
+            error = self.cpu.error_code()
+        self.delivery.deliver(vector, error, False, eip)
+
+    def software_interrupt(self, eip: cython.uint) -> cython.int:
+        """INT n, INT3, INTO: intercepted by the engine's need."""
+        self.counters.count(SOFTWARE_INTERRUPT, 0, eip)
+        self.code.load(eip)
+        at: cython.uint = self.code.skip_prefixes()
+        opcode: cython.uint = self.code.byte(at)
+        self.meter.instructions += 1
+        if opcode == 0xCD:
+            return self.delivery.deliver(self.code.byte(at + 1), NO_ERROR_CODE, True, eip + at + 2)
+        vector: cython.uint = BREAKPOINT if opcode == 0xCC else OVERFLOW
+        return self.delivery.deliver(vector, NO_ERROR_CODE, True, eip + at + 1)
+
+    def invlpg(self, eip: cython.uint) -> cython.int:
+        """Drop a translation: the shadow is in step already, so only the TLB is behind."""
+        self.counters.count(INVLPG, 0, eip)
+        self.queue.drain()
+        self.code.load(eip)
+        at: cython.uint = self.code.skip_prefixes()
+        self.cpu.flush_tlb()
+        self.shadow.flush_if_stale()
+        self.meter.instructions += 1
+        return self.cpu.set_eip(eip + at + 2 + self.code.operand_length(at + 2))
+
+    def skip(self, eip: cython.uint) -> cython.int:
+        """Go on after a two-byte opcode without operands."""
+        self.code.load(eip)
+        self.meter.instructions += 1
+        return self.cpu.set_eip(eip + self.code.skip_prefixes() + 2)
+
+    def set_pair(self, value: cython.ulonglong):
+        """EDX:EAX = value."""
+        self.cpu.set_reg(EAX, cython.cast(cython.uint, value & 0xFFFFFFFF))
+        self.cpu.set_reg(EDX, cython.cast(cython.uint, (value >> 32) & 0xFFFFFFFF))
+
+    def identify(self, eip: cython.uint):
+        """CPUID."""
+        leaf = int(self.cpu.reg(EAX))
+        self.counters.count(CPUID, leaf, eip)
+        eax, ebx, ecx, edx = self.cpuid(leaf)
+        self.cpu.set_reg(EAX, eax)
+        self.cpu.set_reg(EBX, ebx)
+        self.cpu.set_reg(ECX, ecx)
+        self.cpu.set_reg(EDX, edx)
+        self.skip(eip)
+
+    def model_specific_register(self, eip: cython.uint):
+        """RDMSR and WRMSR; a register that is not there faults."""
+        number = int(self.cpu.reg(ECX))
+        self.counters.count(MSR, number, eip)
+        self.code.load(eip)
+        write: cython.bint = self.code.byte(self.code.skip_prefixes() + 1) == 0x30
+        if number not in self.msrs:
+            self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
+            return
+        if write:
+            self.msrs[number] = self.cpu.reg(EAX) | (int(self.cpu.reg(EDX)) << 32)
+        else:
+            self.set_pair(self.msrs[number])
+        self.skip(eip)
+
+    # ---- control and debug registers
+
+    def control_register(self, eip: cython.uint, write: cython.bint) -> cython.int:
+        """MOV to or from CR0, CR3, CR4; CLTS, LMSW and SMSW arrive here too."""
+        cpu: CpuState = self.cpu
+        code: InstructionBytes = self.code
+        code.load(eip)
+        at: cython.uint = code.skip_prefixes() + 1
+        opcode: cython.uint = code.byte(at)
+        operand: cython.uint = code.byte(at + 1)
+        number: cython.uint = (operand >> 3) & 7
+        paging: GuestPaging = self.paging
+        if opcode == 0x06:
+            self.counters.count(CR_WRITE, 0, eip)
+            self.set_cr0(paging.cr0 & ~CR0_TS)
+            self.meter.instructions += 1
+            return cpu.set_eip(eip + at + 1)
+        if opcode == 0x01:
+            return self.machine_status_word(eip, at, write)
+        if opcode == 0x20:
+            self.counters.count(CR_READ, number, eip)
+            value: cython.uint = paging.cr4
+            if number == 0:
+                value = paging.cr0
+            elif number == 3:
+                value = paging.cr3
+            cpu.set_reg(operand & 7, value)
+        elif opcode == 0x22:
+            self.counters.count(CR_WRITE, number, eip)
+            value = cpu.reg(operand & 7)
+            if number == 3:
+                self.queue.drain()
+                self.set_cr3(value)
+            elif not (self.set_cr0(value) if number == 0 else self.set_cr4(value)):
+                return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
+        else:
+            raise EngineFailure(f"opcode 0f {opcode:02x} exited as a control-register access")
+        self.meter.instructions += 1
+        return cpu.set_eip(eip + at + 2)
+
+    def machine_status_word(self, eip: cython.uint, at: cython.uint, write: cython.bint):
+        """LMSW and SMSW in their register forms; kernels use no other."""
+        operand: cython.uint = self.code.byte(at + 1)
+        if operand < 0xC0:
+            raise Unsupported(f"LMSW or SMSW with a memory operand at {eip:#010x}")
+        number: cython.uint = operand & 7
+        if write:
+            self.counters.count(CR_WRITE, 0, eip)
+            value: cython.uint = self.cpu.reg(number) & 0xF
+            # LMSW can set PE but never clear it.
+            self.set_cr0((self.paging.cr0 & ~cython.cast(cython.uint, 0xE)) | value)
+        else:
+            self.counters.count(CR_READ, 0, eip)
+            self.cpu.set_reg(number, self.paging.cr0)
+        self.meter.instructions += 1
+        return self.cpu.set_eip(eip + at + 2)
+
+    def set_cr0(self, value: cython.uint):
+        """Load the guest's CR0; false for a combination that faults."""
+        value = value | CR0_ET
+        if not value & CR0_PE:
+            if value >> 31:
+                return False
+            raise Unsupported(f"return to real mode at {self.cpu.eip():#010x}")
+        changed: cython.uint = value ^ self.paging.cr0
+        self.paging.cr0 = value
+        self.cpu.write_cr0(value | REAL_CR0)
+        if changed & CR0_WP:
+            self.shadow.reset()
+        elif changed >> 31:
+            self.shadow.load_root()
+        return True
+
+    def set_cr3(self, value: cython.uint) -> cython.int:
+        """Load the guest's CR3."""
+        self.paging.cr3 = value
+        return self.shadow.load_root()
+
+    def set_cr4(self, value: cython.uint):
+        """Load the guest's CR4; false for reserved bits."""
+        if value & ~CR4_KNOWN:
+            return False
+        if value & CR4_PAE:
+            raise Unsupported(f"PAE paging at {self.cpu.eip():#010x}")
+        changed: cython.uint = value ^ self.paging.cr4
+        self.paging.cr4 = value
+        self.cpu.write_cr4((value & CR4_SSE) | CR4_PAE)
+        if changed & CR4_PSE:
+            self.shadow.reset()
+        else:
+            self.cpu.flush_tlb()
+        return True
+
+    def debug_register(self, eip: cython.uint, write: cython.bint) -> cython.int:
+        """MOV to or from a debug register; kept, without breakpoints being set."""
+        self.code.load(eip)
+        at: cython.uint = self.code.skip_prefixes() + 2
+        operand: cython.uint = self.code.byte(at)
+        number: cython.uint = (operand >> 3) & 7
+        self.counters.count(DR_ACCESS, number, eip)
+        if number == 4 or number == 5:
+            number += 2
+        if write:
+            self.dr[number] = self.cpu.reg(operand & 7)
+        else:
+            self.cpu.set_reg(operand & 7, self.dr[number])
+        self.meter.instructions += 1
+        return self.cpu.set_eip(eip + at + 1)
+
+    # ---- ports and the doorbell
+
+    def port_in(self, port: cython.uint, size: cython.uint) -> cython.uint:
+        """IN."""
+        self.meter.charged_ns += PORT_NS
+        eip: cython.uint = self.cpu.eip()
+        self.check_port_right(port, eip)
+        if port == DOORBELL_PORT and size == 4:
+            self.counters.count(IO, port | (size << 16), eip)
+            return DOORBELL_SIGNATURE
+        self.counters.count_heavy(IO, port | (size << 16), eip)
+        value = int(self.ports.read(int(port), int(size)))
+        return cython.cast(cython.uint, value & ((1 << (8 * size)) - 1))
+
+    def port_out(self, port: cython.uint, size: cython.uint, value: cython.uint) -> cython.int:
+        """OUT."""
+        self.meter.charged_ns += PORT_NS
+        cpu: CpuState = self.cpu
+        eip: cython.uint = cpu.eip()
+        self.check_port_right(port, eip)
+        if port == DOORBELL_PORT and size == 4:
+            cpu.set_reg(EAX, self.ring(value, cpu.reg(ECX), eip))
+            if self.after_exit is not None:
+                self.after_exit()
+            return 0
+        self.counters.count_heavy(IO, port | (size << 16) | WRITE_DIRECTION, eip)
+        self.ports.write(int(port), int(size), int(value))
+        return 0
+
+    def check_port_right(self, port: cython.uint, eip: cython.uint):
+        """The engine lets ring 3 do I/O; a real processor faults, so the run ends here."""
+        if self.cpu.cpl() > (self.cpu.eflags() >> IOPL_SHIFT) & 3:
+            raise Unsupported(f"access to port {port:#x} in ring {self.cpu.cpl()} at {eip:#010x}")
+
+    def ring(self, function: cython.uint, argument: cython.uint, eip: cython.uint) -> cython.uint:
+        """The doorbell: answers what the ROM finds in EAX."""
+        self.counters.count(HYPERCALL, function, eip)
+        self.hypercalls += 1
+        if function == ATTACH:
+            return self.attach(argument, eip)
+        if not self.queue.attached:
+            self.complain(f"doorbell function {function} at {eip:#010x} before a queue is attached")
+            return 0
+        self.queue.drain()
+        if function == SET_CR3:
+            self.set_cr3(argument)
+        elif function == INVALIDATE_PAGE or function == FLUSH_TLB:
+            self.cpu.flush_tlb()
+        elif function == UPDATE_ENTRY:
+            physical: cython.Py_ssize_t = self.paging.translate(argument, False, False)
+            if physical < 0:
+                self.complain(
+                    f"doorbell UPDATE_ENTRY at {eip:#010x}: {argument:#010x} is not mapped"
+                )
+                return 0
+            self.shadow.entry_written(cython.cast(cython.uint, physical))
+        elif function == QUEUE_FULL:
+            if not argument & 3:
+                self.complain(f"doorbell QUEUE_FULL at {eip:#010x}: {argument:#010x} is no record")
+                return 0
+            self.queue.apply(argument)
+        elif function != FLUSH:
+            self.complain(f"doorbell function {function} at {eip:#010x} does not exist")
+            return 0
+        self.shadow.flush_if_stale()
+        return ATTACHED
+
+    def attach(self, address, eip):
+        """ATTACH: accept a queue, or say why not in the run's report."""
+        try:
+            self.queue.attach(address)
+        except QueueRefused as refusal:
+            self.complain(f"doorbell ATTACH at {eip:#010x} refused: {refusal}")
+            return 0
+        return self.queue.offered
+
+    def complain(self, text):
+        """Note what the guest did wrong; a guest that goes on and on is cut short."""
+        if len(self.complaints) < COMPLAINTS:
+            self.complaints.append(text)
+
+    # ---- time and stopping
+
+    def block(self, address: cython.uint, size: cython.uint) -> cython.void:
+        """A translated block is entered: the only place where time passes."""
+        if self.meter.enter(address, size):
+            with cython.gil:
+                self.attention(address)
+        if self.meter.instructions >= self.instruction_limit:
+            self.stop_reason = STOP_LIMIT
+            self.cpu.stop()
+        elif self.meter.instructions + self.meter.charged_ns >= self.deadline:
+            self.stop_reason = STOP_DEADLINE
+            self.cpu.stop()
+        elif self.irq_pending and self.cpu.can_interrupt():
+            self.stop_reason = STOP_INTERRUPT
+            self.cpu.stop()
+
+    def attention(self, address: cython.uint) -> cython.int:
+        """The meter wants a closer look; errors end the run."""
+        try:
+            self.meter.special(address)
+        except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
+            self.fail(error)
+        return 0
+
+    def halt(self, reason: cython.uint) -> cython.int:
+        """Leave the engine after this exit."""
+        self.stop_reason = reason
+        self.cpu.stop()
+        return 0
+
+    def request_stop(self, reason):
+        """A device or another part of the monitor ends the run."""
+        self.halt(reason)
+
+    def fail(self, error):
+        """Keep an exception until the engine has returned."""
+        if self.error is None:
+            self.error = error
+        self.halt(STOP_ERROR)
+
+    def interrupt(self, vector):
+        """Deliver an external interrupt now; the caller knows that it can be taken.
+
+        The block that the engine was about to run has been counted: take it back.
+        """
+        eip = self.cpu.eip()
+        self.meter.leave_at(eip)
+        self.delivery.deliver(vector, NO_ERROR_CODE, False, eip)
+        if self.after_exit is not None:
+            self.after_exit()
+
+    def can_interrupt_now(self):
+        """Would the CPU take an external interrupt before its next instruction?"""
+        return bool(self.cpu.can_interrupt())
+
+    def count_event(self, event):
+        """Count an event that the run loop saw."""
+        self.counters.count(event, 0, self.cpu.eip())
+
+    def sysenter(self):
+        """SYSENTER without the feature: undefined opcode.
+
+        The engine adds the instruction's length to EIP after its hook.
+        """
+        eip: cython.uint = self.cpu.eip()
+        self.exception(UNDEFINED_OPCODE, eip)
+        self.cpu.set_eip((self.cpu.eip() - 2) & 0xFFFFFFFF)
+
+    def mmio_read(self, offset, size):
+        """A load from a physical address without RAM: nobody answers."""
+        target = (self.shadow.window_target(offset >> 12) << 12) | (offset & 0xFFF)
+        self.counters.count_heavy(MMIO, target, self.cpu.eip())
+        return (1 << (8 * size)) - 1
+
+    def mmio_write(self, offset, _size, _value):
+        """A store to a physical address without RAM: nobody listens."""
+        target = (self.shadow.window_target(offset >> 12) << 12) | (offset & 0xFFF)
+        self.counters.count_heavy(MMIO, target, self.cpu.eip())
+
+
+# ---- what the engine calls
+
+
+@cython.cfunc
+@cython.with_gil
+@cython.exceptval(check=False)
+def raw_interrupt(engine: cython.size_t, number: cython.uint, data: cython.p_void) -> cython.void:
+    vcpu: Vcpu = cython.cast(Vcpu, data)
+    try:
+        vcpu.exited(number)
+    except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
+        vcpu.fail(error)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def raw_block(
+    engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
+) -> cython.void:
+    cython.cast(Vcpu, data).block(cython.cast(cython.uint, address), size)
+
+
+@cython.cfunc
+@cython.with_gil
+@cython.exceptval(check=False)
+def raw_in(
+    engine: cython.size_t, port: cython.uint, size: cython.int, data: cython.p_void
+) -> cython.uint:
+    vcpu: Vcpu = cython.cast(Vcpu, data)
+    try:
+        return vcpu.port_in(port, size)
+    except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
+        vcpu.fail(error)
+    return 0
+
+
+@cython.cfunc
+@cython.with_gil
+@cython.exceptval(check=False)
+def raw_out(
+    engine: cython.size_t,
+    port: cython.uint,
+    size: cython.int,
+    value: cython.uint,
+    data: cython.p_void,
+) -> cython.void:
+    vcpu: Vcpu = cython.cast(Vcpu, data)
+    try:
+        vcpu.port_out(port, size, value)
+    except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
+        vcpu.fail(error)
+
+
+def guarded(vcpu, method, default):
+    """A callback for ctypes that can never raise into the engine."""
+
+    def call(_engine, *arguments):
+        *values, _data = arguments
+        try:
+            answer = method(*values)
+        except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
+            vcpu.fail(error)
+            return default
+        return default if answer is None else answer
+
+    return call
+
+
+def python_callback(vcpu: Vcpu, result, arguments, method, default):
+    """Wrap a method for ctypes; answers its address and keeps it alive with the vCPU."""
+    kind = ctypes.CFUNCTYPE(result, ctypes.c_size_t, *arguments, ctypes.c_void_p)
+    wrapped = kind(guarded(vcpu, method, default))
+    vcpu.keep.append(wrapped)
+    return ctypes.cast(wrapped, ctypes.c_void_p).value
+
+
+def callbacks(vcpu: Vcpu):
+    """{name: (address, user data)} of what an engine calls.
+
+    Signatures: interrupt(handle, u32 number, data); block(handle, u64 address, u32
+    size, data); in(handle, u32 port, int size, data) -> u32; out(handle, u32 port,
+    int size, u32 value, data); sysenter(handle, data). The vCPU must outlive their
+    use.
+    """
+    u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
+    table = {"sysenter": (python_callback(vcpu, None, (), vcpu.sysenter, None), 0)}
+    if cython.compiled:
+        data = cython.cast(cython.size_t, cython.cast(cython.p_void, vcpu))
+        table["interrupt"] = (
+            cython.cast(cython.size_t, cython.cast(cython.p_void, raw_interrupt)),
+            data,
+        )
+        table["block"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_block)), data)
+        table["in"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_in)), data)
+        table["out"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_out)), data)
+    else:
+        table["interrupt"] = (python_callback(vcpu, None, (u32,), vcpu.exited, None), 0)
+        table["block"] = (python_callback(vcpu, None, (u64, u32), vcpu.block, None), 0)
+        table["in"] = (python_callback(vcpu, u32, (u32, integer), vcpu.port_in, 0), 0)
+        table["out"] = (python_callback(vcpu, None, (u32, integer, u32), vcpu.port_out, None), 0)
+    return table

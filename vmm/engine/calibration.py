@@ -1,0 +1,135 @@
+"""Find the guest CPU's state inside a Unicorn engine, by looking.
+
+Unicorn 2.1.4 is built on a QEMU whose x86 target can run a guest under AMD-V
+intercepts, but offers no call to set them, and reading registers through its API
+costs microseconds. Both are solved by working on the CPU state in place. Nothing
+here trusts an offset from a header: magic values are written through the public
+API and looked for, and the result is tested before it is used.
+"""
+
+import ctypes
+import os
+import struct
+from dataclasses import dataclass
+
+from unicorn import Uc
+from unicorn import x86_const as x86
+from unicorn.unicorn_py3.unicorn import uclib
+
+from vmm.core.errors import EngineFailure
+
+__all__ = ["StateLocation", "locate_state"]
+
+_MAGIC_DR = (0x11223344, 0x55667788, 0x19AABBCC, 0x0DDEEFF0)
+_MAGIC_EIP = 0x7A6B5C4D
+
+_EIP_OFFSET = 128
+"""EIP follows the sixteen general registers of QEMU's CPUX86State."""
+_MATCH = 400
+_PROBE = 0x10000
+_HANDLE_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class StateLocation:
+    """Host address of the CPU state and offsets, in bytes, of the fields that AMD-V mode needs."""
+
+    address: int
+    error_code: int
+    hflags: int
+    vmcb: int
+    intercepts: int
+    cr_read: int
+    cr_write: int
+    dr_read: int
+    dr_write: int
+    exceptions: int
+
+
+def _read_self(address: int, size: int) -> bytes:
+    """This process's own memory; empty where nothing is mapped, instead of a crash."""
+    with open("/proc/self/mem", "rb", buffering=0) as memory:  # noqa: PTH123 - unbuffered
+        try:
+            return os.pread(memory.fileno(), size, address)
+        except (OSError, OverflowError):
+            return b""
+
+
+def _saved_context(uc: Uc) -> bytes:
+    context = uc.context_save()
+    address = ctypes.cast(context.context, ctypes.c_void_p).value
+    if address is None:
+        raise EngineFailure("Unicorn gave an empty context")
+    return ctypes.string_at(address, context.size)
+
+
+def _find_once(data: bytes, pattern: bytes, what: str) -> int:
+    at = data.find(pattern)
+    if at < 0 or data.find(pattern, at + 1) >= 0:
+        raise EngineFailure(f"calibration: {what} not found exactly once in the saved context")
+    return at
+
+
+def locate_state(uc: Uc) -> StateLocation:
+    """Calibrate on an engine that has not run yet.
+
+    Raises `EngineFailure` when this build of Unicorn does not look as expected.
+    """
+    for i, magic in enumerate(_MAGIC_DR):
+        uc.reg_write(x86.UC_X86_REG_DR0 + i, magic)
+    uc.reg_write(x86.UC_X86_REG_EIP, _MAGIC_EIP)
+    context = _saved_context(uc)
+    debug = _find_once(context, struct.pack("<4Q", *_MAGIC_DR), "DR0-DR3")
+    base = _find_once(context, struct.pack("<Q", _MAGIC_EIP), "EIP") - _EIP_OFFSET
+    debug -= base
+    address = _live_address(uc, context[base : base + _MATCH])
+    for i in range(4):
+        uc.reg_write(x86.UC_X86_REG_DR0 + i, 0)
+    uc.reg_write(x86.UC_X86_REG_EIP, 0)
+    # From here on the order of fields in CPUX86State counts: error_code,
+    # exception_is_int and exception_next_eip precede dr[8]; the breakpoint union,
+    # old_exception, vm_vmcb, tsc_offset and the intercept words follow it.
+    return StateLocation(
+        address=address,
+        error_code=debug - 16,
+        hflags=176,
+        vmcb=debug + 64 + 40,
+        intercepts=debug + 64 + 56,
+        cr_read=debug + 64 + 64,
+        cr_write=debug + 64 + 66,
+        dr_read=debug + 64 + 68,
+        dr_write=debug + 64 + 70,
+        exceptions=debug + 64 + 72,
+    )
+
+
+def _live_address(uc: Uc, pattern: bytes) -> int:
+    """Where the state itself lies: follow every pointer in the engine's handle."""
+    handle = _read_self(engine_handle(uc), _HANDLE_BYTES)
+    best: tuple[int, int] | None = None
+    for offset in range(0, len(handle) - 7, 8):
+        (pointer,) = struct.unpack_from("<Q", handle, offset)
+        if pointer < 0x10000 or pointer & 7:
+            continue
+        at = _read_self(pointer, _PROBE).find(pattern)
+        # The CPU object holds a pointer to its own state; a stray copy does not.
+        if at < 0 or struct.pack("<Q", pointer + at) not in _read_self(pointer, _PROBE):
+            continue
+        if best is None or at < best[0]:
+            best = (at, pointer + at)
+    if best is None:
+        raise EngineFailure("calibration: the CPU state was not found behind the engine's handle")
+    return best[1]
+
+
+def engine_handle(uc: Uc) -> int:
+    """The `uc_engine *` of an engine."""
+    handle = ctypes.cast(uc._uch, ctypes.c_void_p).value  # noqa: SLF001 - no public way
+    if handle is None:
+        raise EngineFailure("Unicorn has no engine handle")
+    return handle
+
+
+def library() -> ctypes.CDLL:
+    """Unicorn's shared library, apart from the argument types that its binding sets."""
+    return ctypes.CDLL(uclib._name)  # noqa: SLF001 - no public way

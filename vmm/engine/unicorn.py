@@ -1,0 +1,216 @@
+"""The default engine: Unicorn as an AMD-V processor.
+
+Unicorn's x86 target still contains QEMU's checks for SVM intercepts. With the CPU
+in guest mode and the intercept words set, each intercepted instruction or exception
+arrives at an interrupt hook with its exit code, EIP on the instruction, as a real
+VM exit would; the world switch itself never runs, so the hook *is* the exit
+handler. Code that is not intercepted runs at full speed.
+"""
+
+import ctypes
+import mmap
+import struct
+from collections.abc import Callable, Mapping
+
+import unicorn
+from unicorn import Uc
+from unicorn import unicorn_const as const
+from unicorn import x86_const as x86
+
+from vmm.core.binding import EngineBinding
+from vmm.core.errors import EngineFailure
+from vmm.engine.calibration import StateLocation, engine_handle, library, locate_state
+
+__all__ = ["POOL_ADDRESS", "WINDOW_ADDRESS", "WINDOW_COUNT", "UnicornEngine"]
+
+SUPPORTED_VERSION = "2.1.4"
+
+POOL_ADDRESS = 0xE0000000
+"""Where the shadow tables lie in the engine's physical space; no guest mapping leads there."""
+WINDOW_ADDRESS = 0xF8000000
+WINDOW_COUNT = 256
+_SCRATCH_ADDRESS = 0xF0000000
+_SCRATCH_SIZE = 0x4000
+_MSR_BITMAP = 0x2000
+_MSR_BITMAP_POINTER = 0x48
+_FAULT_ADDRESS = 0x80
+
+_HF_GUEST = 1 << 21
+_EFER_NXE = 0x800
+_CR4_PAE = 0x20
+
+# Exit codes 0x60 and up, as bits of the intercept word.
+_INTERCEPTED = (0x6E, 0x72, 0x75, 0x76, 0x78, 0x79, 0x7C, 0x7F, 0x81, 0x89)
+# CR0, CR3 and CR4 both ways; every debug register, for writing DR7 can crash the engine.
+_CONTROL_REGISTERS = 0x19
+_DEBUG_REGISTERS = 0xFF
+_EXCEPTIONS = 0xFFFFFFFF
+
+# With a real "until" address the engine compiles a HLT there, which the HLT
+# intercept would turn into an endless loop.
+_NO_UNTIL = 0xFFFFFFFF
+
+
+class UnicornEngine:
+    """One guest CPU on Unicorn.
+
+    `ram` is the guest's memory; `pool` becomes the shadow tables. The engine works
+    on both buffers in place and must not outlive them.
+    """
+
+    def __init__(self, ram: mmap.mmap, pool: mmap.mmap) -> None:
+        if unicorn.__version__ != SUPPORTED_VERSION:
+            raise EngineFailure(
+                f"this engine was verified with Unicorn {SUPPORTED_VERSION}, "
+                f"but {unicorn.__version__} is installed"
+            )
+        self._uc = Uc(const.UC_ARCH_X86, const.UC_MODE_32)
+        # The shadow tables need PAE and NX, which the default model lacks.
+        self._uc.ctl_set_cpu_model(x86.UC_CPU_X86_COREDUO)
+        self._scratch = mmap.mmap(-1, _SCRATCH_SIZE)
+        self._keep: list[object] = [ram, pool]
+        self._map(0, ram)
+        self._map(POOL_ADDRESS, pool)
+        self._map(_SCRATCH_ADDRESS, self._scratch)
+        self._library = library()
+        self._location = locate_state(self._uc)
+        self._start = self._library.uc_emu_start
+        self._start.restype = ctypes.c_int
+        self._start.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_uint64,
+            ctypes.c_uint64,
+            ctypes.c_uint64,
+            ctypes.c_size_t,
+        ]
+        self._handle = engine_handle(self._uc)
+        self._enter_guest_mode(self._location)
+
+    def _map(self, address: int, buffer: mmap.mmap) -> None:
+        pointer = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+        self._uc.mem_map_ptr(address, len(buffer), const.UC_PROT_ALL, pointer)
+
+    def _enter_guest_mode(self, at: StateLocation) -> None:
+        # NX and PAE must be on before the MSR intercept is.
+        self._uc.msr_write(0xC0000080, _EFER_NXE)
+        self._uc.reg_write(x86.UC_X86_REG_CR4, _CR4_PAE)
+        self._scratch[_MSR_BITMAP:_SCRATCH_SIZE] = b"\xff" * (_SCRATCH_SIZE - _MSR_BITMAP)
+        struct.pack_into("<Q", self._scratch, _MSR_BITMAP_POINTER, _SCRATCH_ADDRESS + _MSR_BITMAP)
+        intercepts = sum(1 << (code - 0x60) for code in _INTERCEPTED)
+        hflags = self._peek(at.hflags, "<I")
+        self._poke(at.hflags, "<I", hflags | _HF_GUEST)
+        self._poke(at.vmcb, "<Q", _SCRATCH_ADDRESS)
+        self._poke(at.intercepts, "<Q", intercepts)
+        self._poke(at.cr_read, "<H", _CONTROL_REGISTERS)
+        self._poke(at.cr_write, "<H", _CONTROL_REGISTERS)
+        self._poke(at.dr_read, "<H", _DEBUG_REGISTERS)
+        self._poke(at.dr_write, "<H", _DEBUG_REGISTERS)
+        self._poke(at.exceptions, "<I", _EXCEPTIONS)
+
+    def _peek(self, offset: int, form: str) -> int:
+        raw = ctypes.string_at(self._location.address + offset, struct.calcsize(form))
+        value: int = struct.unpack(form, raw)[0]
+        return value
+
+    def _poke(self, offset: int, form: str, value: int) -> None:
+        raw = struct.pack(form, value)
+        ctypes.memmove(self._location.address + offset, raw, len(raw))
+
+    def binding(self) -> EngineBinding:
+        """What the core needs to work on this CPU."""
+        scratch = ctypes.addressof(ctypes.c_char.from_buffer(self._scratch))
+        return EngineBinding(
+            handle=self._handle,
+            state=self._location.address,
+            state_size=(self._location.exceptions + 8) & ~7,
+            error_code_offset=self._location.error_code,
+            fault_address=scratch + _FAULT_ADDRESS,
+            stop=self._address_of("uc_emu_stop"),
+            read_register=self._address_of("uc_reg_read"),
+            write_register=self._address_of("uc_reg_write"),
+            flags_id=x86.UC_X86_REG_EFLAGS,
+            cr0_id=x86.UC_X86_REG_CR0,
+            cr3_id=x86.UC_X86_REG_CR3,
+            cr4_id=x86.UC_X86_REG_CR4,
+        )
+
+    def _address_of(self, name: str) -> int:
+        address = ctypes.cast(getattr(self._library, name), ctypes.c_void_p).value
+        if address is None:
+            raise EngineFailure(f"Unicorn exports no {name}")
+        return address
+
+    def connect(
+        self,
+        callbacks: Mapping[str, tuple[int, int]],
+        mmio_read: Callable[[int, int], int],
+        mmio_write: Callable[[int, int, int], None],
+    ) -> None:
+        """Install the core's callbacks (`vmm.core.hooks`), then start paging.
+
+        The MMIO functions take the offset from `WINDOW_ADDRESS` and the size.
+        """
+        self._hook(const.UC_HOOK_INTR, callbacks["interrupt"])
+        self._hook(const.UC_HOOK_BLOCK, callbacks["block"])
+        self._hook(const.UC_HOOK_INSN, callbacks["in"], x86.UC_X86_INS_IN)
+        self._hook(const.UC_HOOK_INSN, callbacks["out"], x86.UC_X86_INS_OUT)
+        self._hook(const.UC_HOOK_INSN, callbacks["sysenter"], x86.UC_X86_INS_SYSENTER)
+        self._uc.mmio_map(
+            WINDOW_ADDRESS,
+            WINDOW_COUNT * 4096,
+            lambda _uc, offset, size, _data: mmio_read(offset, size),
+            None,
+            lambda _uc, offset, size, value, _data: mmio_write(offset, size, value),
+            None,
+        )
+
+    def _hook(self, kind: int, callback: tuple[int, int], instruction: int | None = None) -> None:
+        address, data = callback
+        handle = ctypes.c_size_t()
+        add = self._library.uc_hook_add
+        add.restype = ctypes.c_int
+        extra = () if instruction is None else (ctypes.c_int(instruction),)
+        status = add(
+            ctypes.c_void_p(self._handle),
+            ctypes.byref(handle),
+            ctypes.c_int(kind),
+            ctypes.c_void_p(address),
+            ctypes.c_void_p(data),
+            ctypes.c_uint64(1),
+            ctypes.c_uint64(0),
+            *extra,
+        )
+        if status:
+            raise EngineFailure(f"Unicorn refused a hook of kind {kind:#x}: error {status}")
+
+    def reset_segments(self, gdt: int, gdt_limit: int, code: int, data: int) -> None:
+        """Flat protected mode with descriptors that lie in guest memory already."""
+        uc = self._uc
+        uc.reg_write(x86.UC_X86_REG_GDTR, (0, gdt, gdt_limit, 0))
+        uc.reg_write(x86.UC_X86_REG_IDTR, (0, 0, 0, 0))
+        uc.reg_write(x86.UC_X86_REG_CS, code)
+        for register in (
+            x86.UC_X86_REG_SS,
+            x86.UC_X86_REG_DS,
+            x86.UC_X86_REG_ES,
+            x86.UC_X86_REG_FS,
+            x86.UC_X86_REG_GS,
+        ):
+            uc.reg_write(register, data)
+
+    def run(self, eip: int, instructions: int = 0) -> None:
+        """Run from `eip` until the core asks to stop, or for so many instructions.
+
+        Raises `EngineFailure` when Unicorn itself gives up.
+        """
+        status = self._start(self._handle, eip, _NO_UNTIL, 0, instructions)
+        if status:
+            raise EngineFailure(f"Unicorn stopped with error {status} near {self.eip():#010x}")
+
+    def eip(self) -> int:
+        """Where the guest stands."""
+        return self._peek(128, "<Q") & 0xFFFFFFFF
+
+    def stop(self) -> None:
+        """Make `run` return; safe from a signal handler."""
+        self._uc.emu_stop()
