@@ -67,7 +67,8 @@ class RelocationKind(Enum):
         address space; in narrower ones a carry out is an error, as it is for GNU ld.
         """
         bits = 8 * self.width
-        return -(1 << (bits - 1)), (1 << bits) - 1
+        signed = self.width == 1 and self.relative
+        return -(1 << (bits - 1)), (1 << (bits - 1 if signed else bits)) - 1
 
 
 @dataclass(eq=False, slots=True)

@@ -22,7 +22,7 @@ __all__ = ["Label", "Unit"]
 _A, _W, _X = SectionFlag.ALLOC, SectionFlag.WRITE, SectionFlag.EXEC
 _KNOWN_SECTIONS = {
     ".text": (_A | _X, False),
-    ".init": (_A | _X, False),
+    ".header": (_A | _X, False),
     ".rodata": (_A, False),
     ".data": (_A | _W, False),
     ".bss": (_A | _W, True),

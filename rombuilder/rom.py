@@ -1,0 +1,171 @@
+"""The VMI ROM: assembled, linked, and finished with lengths and checksums."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from linker.image import Image
+from linker.link import link
+from linker.map import render_map
+from linker.objects import ObjectFile
+from linker.script_parser import read_script
+from rombuilder.assembler import assemble
+from rombuilder.errors import BuildError, QueueCapacityError
+from rombuilder.sources import rom_dir
+from vmi.header import (
+    BLOCK_SIZE,
+    GET_RELOC,
+    MAX_IMAGE_SIZE,
+    VMI_INIT,
+    HeaderError,
+    Pcir,
+    Pnp,
+    RomHeader,
+    checksum,
+)
+from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
+from vmi.symbols import assembler_symbols
+
+__all__ = ["Calls", "Flavour", "Rom", "build_rom", "rom_objects"]
+
+_SCRIPT = "rom.ld"
+_HEADER = "header.S"
+
+# Offsets of what only a finished image knows (sources: see vmi.header).
+_ROM_LENGTH = 0x02
+_PCIR_LENGTH = 0x10
+_PNP_CHECKSUM = 0x09
+_NEAR_JUMP = 0xE9
+
+_NO_DEFINES: Mapping[str, int] = MappingProxyType({})
+
+
+class Flavour(StrEnum):
+    """What the ROM does with a call."""
+
+    IDENTITY = "identity"
+    """The native equivalent, no writable data; works on any machine."""
+    BATCHING = "batching"
+    """Queues page-table updates for a monitor that answers the doorbell."""
+
+
+class Calls(StrEnum):
+    """Which calls the ROM takes over."""
+
+    ALL = "all"
+    NEEDED = "needed"
+    """Those whose native instruction costs an exit; the rest stay inline."""
+
+
+_DEFAULT_CALLS = {Flavour.IDENTITY: Calls.ALL, Flavour.BATCHING: Calls.NEEDED}
+
+
+@dataclass(frozen=True, slots=True)
+class Rom:
+    """A finished ROM. `data` is the image as firmware takes it, padded to whole blocks."""
+
+    data: bytes
+    flavour: Flavour
+    calls: Calls
+    queue: int
+    """Capacity of the batch queue in records; meaningless for the identity flavour."""
+    image: Image
+    """What was linked, before lengths and checksums were filled in."""
+
+    @property
+    def symbols(self) -> Mapping[str, int]:
+        """Global symbols by name, as offsets into the image."""
+        return self.image.symbols
+
+    @property
+    def sha256(self) -> str:
+        """The image's SHA-256, in hex."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    def map_text(self) -> str:
+        """A map of the image like ld's."""
+        return render_map(self.image)
+
+
+def rom_objects(
+    flavour: Flavour, *, queue: int, calls: Calls, defines: Mapping[str, int] = _NO_DEFINES
+) -> list[ObjectFile]:
+    """Assemble the ROM's sources, header first, the others by name.
+
+    Raises `BuildError`.
+    """
+    folder = rom_dir()
+    symbols = {
+        **assembler_symbols(),
+        "FLAVOUR_BATCHING": int(flavour is Flavour.BATCHING),
+        "CALLS_ALL": int(calls is Calls.ALL),
+        "QUEUE_CAPACITY": queue,
+        **defines,
+    }
+    sources = sorted(folder.glob("*.S"), key=lambda path: (path.name != _HEADER, path.name))
+    return [assemble(source, symbols=symbols, include_dirs=[folder]) for source in sources]
+
+
+def build_rom(
+    flavour: Flavour = Flavour.BATCHING,
+    *,
+    queue: int = DEFAULT_CAPACITY,
+    calls: Calls | None = None,
+    defines: Mapping[str, int] = _NO_DEFINES,
+) -> Rom:
+    """Build a ROM from source; the same arguments give the same bytes.
+
+    `queue` is the batch queue's capacity in records. `calls` defaults to all for
+    the identity flavour and to the needed ones for batching. `defines` are further
+    assembly-time symbols. Raises `BuildError` or `LinkError`.
+    """
+    if not 1 <= queue <= MAX_CAPACITY:
+        raise QueueCapacityError(queue, MAX_CAPACITY)
+    calls = calls or _DEFAULT_CALLS[flavour]
+    image = link(
+        rom_objects(flavour, queue=queue, calls=calls, defines=defines),
+        read_script(rom_dir() / _SCRIPT),
+        position_independent=("*",),
+        size_limit=MAX_IMAGE_SIZE,
+    )
+    return Rom(_finish(image), flavour, calls, queue, image)
+
+
+def _finish(image: Image) -> bytes:
+    """Pad the image, fill in its lengths and make its sums come out."""
+    end = image.symbols["__rom_end"]
+    size = -(-max(end, len(image.data)) // BLOCK_SIZE) * BLOCK_SIZE
+    if size > MAX_IMAGE_SIZE:
+        raise BuildError(f"ROM of {size} bytes: its length field holds at most {MAX_IMAGE_SIZE}")
+    data = bytearray(image.data.ljust(size, b"\0"))
+    _check_entry(image, data, VMI_INIT, "vmi_init")
+    _check_entry(image, data, GET_RELOC, "get_reloc")
+    blocks = size // BLOCK_SIZE
+    data[_ROM_LENGTH] = blocks
+    try:
+        header = RomHeader.parse(bytes(data))
+        Pcir.parse(bytes(data), header.pcir_offset)
+        pcir = header.pcir_offset + _PCIR_LENGTH
+        data[pcir : pcir + 2] = blocks.to_bytes(2, "little")
+        if header.pnp_offset:
+            pnp = Pnp.parse(bytes(data), header.pnp_offset)
+            whole = data[header.pnp_offset : header.pnp_offset + pnp.length]
+            at = header.pnp_offset + _PNP_CHECKSUM
+            data[at] = (data[at] - checksum(bytes(whole))) & 0xFF
+    except HeaderError as error:
+        raise BuildError(f"the linked ROM has no proper headers: {error}") from error
+    at = image.symbols["__checksum"]
+    data[at] = (data[at] - checksum(bytes(data))) & 0xFF
+    return bytes(data)
+
+
+def _check_entry(image: Image, data: bytearray, offset: int, symbol: str) -> None:
+    """Does the entry at a fixed offset jump to the code it is for?"""
+    jump = data[offset : offset + 5]
+    target = (int.from_bytes(jump[1:], "little") + offset + 5) & 0xFFFFFFFF
+    if jump[0] != _NEAR_JUMP or target != image.symbols.get(symbol):
+        raise BuildError(
+            f"the entry at {offset:#x} must be a jump to {symbol}, found the bytes {jump.hex(' ')}"
+        )
