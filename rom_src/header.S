@@ -10,7 +10,7 @@
 # $PnP, PCIR and the 16-bit code lie in the 96 bytes that the VMI header keeps free for headers:
 # so the 16-bit code is within a short jump, and all that firmware looks at is in one place.
 
-	.section .header
+	.section .header, "ax"
 	.global rom_start
 rom_start:
 	.word VMI_ROM_SIGNATURE
