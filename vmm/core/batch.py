@@ -91,6 +91,10 @@ class BatchQueue:
         self.capacity = capacity
         self.attached = True
 
+    def location(self):
+        """Guest-physical address and capacity of the attached queue."""
+        return int(self.header), int(self.capacity)
+
     def locate(self, address):
         """The guest-physical address, by the guest's tables; raises `QueueRefused`."""
         address &= 0xFFFFFFFF

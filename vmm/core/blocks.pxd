@@ -19,6 +19,8 @@ cdef class BlockMeter:
     cdef unsigned int current_slot
     cdef unsigned int current_address
     cdef unsigned int current_size
+    cdef unsigned int left_role
+    cdef bint left_entry
     cdef unsigned int watched
     cdef unsigned int asked
     cdef unsigned int rom_start
@@ -34,5 +36,6 @@ cdef class BlockMeter:
     cdef bint enter(self, unsigned int address, unsigned int size) noexcept nogil
     cdef int special(self, unsigned int address) except -1
     cdef int learn(self, unsigned int slot, unsigned int address, unsigned int size) except -1
-    cdef int leave_at(self, unsigned int eip) except -1
+    cpdef int leave_at(self, unsigned int eip) except -1
+    cdef int retire(self) except -1
     cpdef unsigned long long now(self) except? 0

@@ -65,6 +65,8 @@ class BlockMeter:
         self.offsets = array("H", bytes(2 * OFFSETS))
         self.used = self.offsets_used = 0
         self.current_slot = self.current_address = self.current_size = 0
+        self.left_role = PLAIN
+        self.left_entry = False
         self.watched = 0
         self.asked = 0
         self.rom_start = self.rom_end = 0
@@ -189,10 +191,26 @@ class BlockMeter:
             while executed < count and self.offsets[first + executed] < within:
                 executed += 1
             self.instructions -= count - executed
-            if self.block_role[slot]:
+            self.left_role = self.block_role[slot]
+            self.left_entry = False
+            if self.left_role:
                 self.rom_instructions -= count - executed
                 self.call_instructions[self.in_call] -= count - executed
+                if executed == 0 and self.block_call[slot]:
+                    self.call_count[self.in_call] -= 1
+                    self.left_entry = True
         self.current_size = 0
+        return 0
+
+    def retire(self) -> cython.int:
+        """The instruction at which the block was left has been carried out after all."""
+        self.instructions += 1
+        if self.left_role:
+            self.rom_instructions += 1
+            self.call_instructions[self.in_call] += 1
+            if self.left_entry:
+                self.call_count[self.in_call] += 1
+                self.left_entry = False
         return 0
 
     def read_virtual(self, address, size):

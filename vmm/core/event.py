@@ -80,6 +80,8 @@ class Event(IntEnum):
     SOFTWARE_INTERRUPT = 20
     EXCEPTION = 21
     """A guest exception other than #PF, delivered by the engine's need."""
+    MASKED_CR_READ = 22
+    """A read of CR0 or CR4, which VT-x answers from the read shadow."""
 
 
 REASON_OF: dict[Event, Reason] = {
@@ -105,5 +107,6 @@ REASON_OF: dict[Event, Reason] = {
     Event.BYPASSED_FAULT: Reason.PAGE_FAULT,
     Event.SOFTWARE_INTERRUPT: Reason.OTHER,
     Event.EXCEPTION: Reason.OTHER,
+    Event.MASKED_CR_READ: Reason.CR_READ,
 }
 """The reason under which an event counts where the policy makes it an exit."""

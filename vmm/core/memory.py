@@ -41,6 +41,10 @@ class GuestMemory:
         for frame in range(first, first + count):
             self.frames[frame] = 0
 
+    def frames_view(self):
+        """What each frame is: bit 0 RAM, bit 1 write-protected."""
+        return memoryview(self.frames)
+
     def is_ram(self, frame: cython.uint) -> cython.bint:
         """Is there memory behind this page frame?"""
         return frame < self.frame_count and (self.frames[frame] & RAM) != 0

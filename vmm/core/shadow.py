@@ -571,3 +571,15 @@ class ShadowMmu:
         if window >= self.window_used:
             raise EngineFailure(f"access to window {window} of {self.window_used}")
         return self.window_frame[window]
+
+    def snapshot(self):
+        """The tables as they stand, by field name, for the checker."""
+        return {
+            "entries": memoryview(self.entries),
+            "kind": memoryview(self.kind),
+            "frame_of": memoryview(self.frame_of),
+            "half_of": memoryview(self.half_of),
+            "announced": memoryview(self.announced),
+            "table_of": memoryview(self.table_of),
+            "root_of": memoryview(self.root_of),
+        }

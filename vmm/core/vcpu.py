@@ -7,7 +7,6 @@ go on. Whether the event is an exit is decided later, by the policy; nothing her
 depends on it, apart from what the policy tells the ROM.
 """
 
-import ctypes
 from array import array
 
 import cython
@@ -31,6 +30,7 @@ PTE_WRITE = cython.declare(cython.uint, Event.PTE_WRITE)
 SHADOW_FILL = cython.declare(cython.uint, Event.SHADOW_FILL)
 PAGE_FAULT = cython.declare(cython.uint, Event.PAGE_FAULT)
 CR_READ = cython.declare(cython.uint, Event.CR_READ)
+MASKED_CR_READ = cython.declare(cython.uint, Event.MASKED_CR_READ)
 CR_WRITE = cython.declare(cython.uint, Event.CR_WRITE)
 INVLPG = cython.declare(cython.uint, Event.INVLPG)
 HLT = cython.declare(cython.uint, Event.HLT)
@@ -202,7 +202,7 @@ class Vcpu:
         elif code == EXIT_HLT:
             self.counters.count(HLT, 0, eip)
             cpu.set_eip(eip + 1)
-            self.meter.instructions += 1
+            self.meter.retire()
             # The wake-up interrupt must not find the shadow of the STI before HLT.
             cpu.clear_interrupt_shadow()
             self.halt(STOP_HALTED)
@@ -248,7 +248,7 @@ class Vcpu:
             raise Unsupported(
                 f"store to the ROM at {physical:#x} by the instruction at {eip:#010x}"
             )
-        self.meter.instructions += 1
+        self.meter.retire()
         return 0
 
     def table_write(self, eip: cython.uint) -> cython.int:
@@ -269,7 +269,7 @@ class Vcpu:
             # instruction, is no page table now: forget that it ever was.
             shadow.unshadow(physical >> 12)
             return shadow.flush_if_stale()
-        self.meter.instructions += 1
+        self.meter.retire()
         shadow.entry_written(physical & 0xFFFFFFFC)
         if ((physical & 3) + self.stores.touched) > 4:
             shadow.entry_written((physical & 0xFFFFFFFC) + 4)
@@ -293,7 +293,7 @@ class Vcpu:
         self.code.load(eip)
         at: cython.uint = self.code.skip_prefixes()
         opcode: cython.uint = self.code.byte(at)
-        self.meter.instructions += 1
+        self.meter.retire()
         if opcode == 0xCD:
             return self.delivery.deliver(self.code.byte(at + 1), NO_ERROR_CODE, True, eip + at + 2)
         vector: cython.uint = BREAKPOINT if opcode == 0xCC else OVERFLOW
@@ -307,13 +307,13 @@ class Vcpu:
         at: cython.uint = self.code.skip_prefixes()
         self.cpu.flush_tlb()
         self.shadow.flush_if_stale()
-        self.meter.instructions += 1
+        self.meter.retire()
         return self.cpu.set_eip(eip + at + 2 + self.code.operand_length(at + 2))
 
     def skip(self, eip: cython.uint) -> cython.int:
         """Go on after a two-byte opcode without operands."""
         self.code.load(eip)
-        self.meter.instructions += 1
+        self.meter.retire()
         return self.cpu.set_eip(eip + self.code.skip_prefixes() + 2)
 
     def set_pair(self, value: cython.ulonglong):
@@ -362,12 +362,12 @@ class Vcpu:
         if opcode == 0x06:
             self.counters.count(CR_WRITE, 0, eip)
             self.set_cr0(paging.cr0 & ~CR0_TS)
-            self.meter.instructions += 1
+            self.meter.retire()
             return cpu.set_eip(eip + at + 1)
         if opcode == 0x01:
             return self.machine_status_word(eip, at, write)
         if opcode == 0x20:
-            self.counters.count(CR_READ, number, eip)
+            self.counters.count(CR_READ if number == 3 else MASKED_CR_READ, number, eip)
             value: cython.uint = paging.cr4
             if number == 0:
                 value = paging.cr0
@@ -384,7 +384,7 @@ class Vcpu:
                 return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
         else:
             raise EngineFailure(f"opcode 0f {opcode:02x} exited as a control-register access")
-        self.meter.instructions += 1
+        self.meter.retire()
         return cpu.set_eip(eip + at + 2)
 
     def machine_status_word(self, eip: cython.uint, at: cython.uint, write: cython.bint):
@@ -399,9 +399,9 @@ class Vcpu:
             # LMSW can set PE but never clear it.
             self.set_cr0((self.paging.cr0 & ~cython.cast(cython.uint, 0xE)) | value)
         else:
-            self.counters.count(CR_READ, 0, eip)
+            self.counters.count(MASKED_CR_READ, 0, eip)
             self.cpu.set_reg(number, self.paging.cr0)
-        self.meter.instructions += 1
+        self.meter.retire()
         return self.cpu.set_eip(eip + at + 2)
 
     def set_cr0(self, value: cython.uint):
@@ -453,7 +453,7 @@ class Vcpu:
             self.dr[number] = self.cpu.reg(operand & 7)
         else:
             self.cpu.set_reg(operand & 7, self.dr[number])
-        self.meter.instructions += 1
+        self.meter.retire()
         return self.cpu.set_eip(eip + at + 1)
 
     # ---- ports and the doorbell
@@ -616,107 +616,3 @@ class Vcpu:
         """A store to a physical address without RAM: nobody listens."""
         target = (self.shadow.window_target(offset >> 12) << 12) | (offset & 0xFFF)
         self.counters.count_heavy(MMIO, target, self.cpu.eip())
-
-
-# ---- what the engine calls
-
-
-@cython.cfunc
-@cython.with_gil
-@cython.exceptval(check=False)
-def raw_interrupt(engine: cython.size_t, number: cython.uint, data: cython.p_void) -> cython.void:
-    vcpu: Vcpu = cython.cast(Vcpu, data)
-    try:
-        vcpu.exited(number)
-    except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
-        vcpu.fail(error)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def raw_block(
-    engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
-) -> cython.void:
-    cython.cast(Vcpu, data).block(cython.cast(cython.uint, address), size)
-
-
-@cython.cfunc
-@cython.with_gil
-@cython.exceptval(check=False)
-def raw_in(
-    engine: cython.size_t, port: cython.uint, size: cython.int, data: cython.p_void
-) -> cython.uint:
-    vcpu: Vcpu = cython.cast(Vcpu, data)
-    try:
-        return vcpu.port_in(port, size)
-    except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
-        vcpu.fail(error)
-    return 0
-
-
-@cython.cfunc
-@cython.with_gil
-@cython.exceptval(check=False)
-def raw_out(
-    engine: cython.size_t,
-    port: cython.uint,
-    size: cython.int,
-    value: cython.uint,
-    data: cython.p_void,
-) -> cython.void:
-    vcpu: Vcpu = cython.cast(Vcpu, data)
-    try:
-        vcpu.port_out(port, size, value)
-    except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
-        vcpu.fail(error)
-
-
-def guarded(vcpu, method, default):
-    """A callback for ctypes that can never raise into the engine."""
-
-    def call(_engine, *arguments):
-        *values, _data = arguments
-        try:
-            answer = method(*values)
-        except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
-            vcpu.fail(error)
-            return default
-        return default if answer is None else answer
-
-    return call
-
-
-def python_callback(vcpu: Vcpu, result, arguments, method, default):
-    """Wrap a method for ctypes; answers its address and keeps it alive with the vCPU."""
-    kind = ctypes.CFUNCTYPE(result, ctypes.c_size_t, *arguments, ctypes.c_void_p)
-    wrapped = kind(guarded(vcpu, method, default))
-    vcpu.keep.append(wrapped)
-    return ctypes.cast(wrapped, ctypes.c_void_p).value
-
-
-def callbacks(vcpu: Vcpu):
-    """{name: (address, user data)} of what an engine calls.
-
-    Signatures: interrupt(handle, u32 number, data); block(handle, u64 address, u32
-    size, data); in(handle, u32 port, int size, data) -> u32; out(handle, u32 port,
-    int size, u32 value, data); sysenter(handle, data). The vCPU must outlive their
-    use.
-    """
-    u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
-    table = {"sysenter": (python_callback(vcpu, None, (), vcpu.sysenter, None), 0)}
-    if cython.compiled:
-        data = cython.cast(cython.size_t, cython.cast(cython.p_void, vcpu))
-        table["interrupt"] = (
-            cython.cast(cython.size_t, cython.cast(cython.p_void, raw_interrupt)),
-            data,
-        )
-        table["block"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_block)), data)
-        table["in"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_in)), data)
-        table["out"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_out)), data)
-    else:
-        table["interrupt"] = (python_callback(vcpu, None, (u32,), vcpu.exited, None), 0)
-        table["block"] = (python_callback(vcpu, None, (u64, u32), vcpu.block, None), 0)
-        table["in"] = (python_callback(vcpu, u32, (u32, integer), vcpu.port_in, 0), 0)
-        table["out"] = (python_callback(vcpu, None, (u32, integer, u32), vcpu.port_out, None), 0)
-    return table

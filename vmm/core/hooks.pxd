@@ -1,0 +1,1 @@
+from vmm.core.vcpu cimport Vcpu

@@ -1,0 +1,113 @@
+"""The callbacks that an engine calls into the core, as raw function addresses.
+
+An exception must never cross the engine's frames, which are C and may leave by a
+long jump: each callback keeps it in the vCPU, stops the engine, and the run loop
+raises it once the engine has returned.
+"""
+
+import ctypes
+
+import cython
+
+from vmm.core.vcpu import Vcpu
+
+
+@cython.cfunc
+@cython.with_gil
+@cython.exceptval(check=False)
+def raw_interrupt(engine: cython.size_t, number: cython.uint, data: cython.p_void) -> cython.void:
+    vcpu: Vcpu = cython.cast(Vcpu, data)
+    try:
+        vcpu.exited(number)
+    except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
+        vcpu.fail(error)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def raw_block(
+    engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
+) -> cython.void:
+    cython.cast(Vcpu, data).block(cython.cast(cython.uint, address), size)
+
+
+@cython.cfunc
+@cython.with_gil
+@cython.exceptval(check=False)
+def raw_in(
+    engine: cython.size_t, port: cython.uint, size: cython.int, data: cython.p_void
+) -> cython.uint:
+    vcpu: Vcpu = cython.cast(Vcpu, data)
+    try:
+        return vcpu.port_in(port, size)
+    except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
+        vcpu.fail(error)
+    return 0
+
+
+@cython.cfunc
+@cython.with_gil
+@cython.exceptval(check=False)
+def raw_out(
+    engine: cython.size_t,
+    port: cython.uint,
+    size: cython.int,
+    value: cython.uint,
+    data: cython.p_void,
+) -> cython.void:
+    vcpu: Vcpu = cython.cast(Vcpu, data)
+    try:
+        vcpu.port_out(port, size, value)
+    except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
+        vcpu.fail(error)
+
+
+def guarded(vcpu, method, default):
+    """A callback for ctypes that can never raise into the engine."""
+
+    def call(_engine, *arguments):
+        *values, _data = arguments
+        try:
+            answer = method(*values)
+        except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
+            vcpu.fail(error)
+            return default
+        return default if answer is None else answer
+
+    return call
+
+
+def python_callback(vcpu: Vcpu, result, arguments, method, default):
+    """Wrap a method for ctypes; answers its address and keeps it alive with the vCPU."""
+    kind = ctypes.CFUNCTYPE(result, ctypes.c_size_t, *arguments, ctypes.c_void_p)
+    wrapped = kind(guarded(vcpu, method, default))
+    vcpu.keep.append(wrapped)
+    return ctypes.cast(wrapped, ctypes.c_void_p).value
+
+
+def callbacks(vcpu: Vcpu):
+    """{name: (address, user data)} of what an engine calls.
+
+    Signatures: interrupt(handle, u32 number, data); block(handle, u64 address, u32
+    size, data); in(handle, u32 port, int size, data) -> u32; out(handle, u32 port,
+    int size, u32 value, data); sysenter(handle, data). The vCPU must outlive their
+    use.
+    """
+    u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
+    table = {"sysenter": (python_callback(vcpu, None, (), vcpu.sysenter, None), 0)}
+    if cython.compiled:
+        data = cython.cast(cython.size_t, cython.cast(cython.p_void, vcpu))
+        table["interrupt"] = (
+            cython.cast(cython.size_t, cython.cast(cython.p_void, raw_interrupt)),
+            data,
+        )
+        table["block"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_block)), data)
+        table["in"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_in)), data)
+        table["out"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_out)), data)
+    else:
+        table["interrupt"] = (python_callback(vcpu, None, (u32,), vcpu.exited, None), 0)
+        table["block"] = (python_callback(vcpu, None, (u64, u32), vcpu.block, None), 0)
+        table["in"] = (python_callback(vcpu, u32, (u32, integer), vcpu.port_in, 0), 0)
+        table["out"] = (python_callback(vcpu, None, (u32, integer, u32), vcpu.port_out, None), 0)
+    return table

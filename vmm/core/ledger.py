@@ -1,0 +1,112 @@
+"""The ledger: a run's events as exits by reason, under a policy, with places."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from vmi.doorbell import Doorbell
+from vmm.core.event import REASON_OF, Event, Reason
+from vmm.core.policy import Policy
+
+__all__ = ["Ledger", "Place", "ReasonCount"]
+
+
+@dataclass(slots=True)
+class ReasonCount:
+    """Exits for one reason. Light ones are served in the core, heavy ones by a device."""
+
+    light: int = 0
+    heavy: int = 0
+
+    @property
+    def count(self) -> int:
+        """All exits for the reason."""
+        return self.light + self.heavy
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where exits came from: a reason, what was accessed, and the instruction's address."""
+
+    reason: Reason
+    detail: str
+    eip: int
+    count: int
+
+
+_DOORBELL_NAMES = {int(function): function.name for function in Doorbell}
+
+
+def _detail(event: Event, qualifier: int) -> str:
+    match event:
+        case Event.IO:
+            direction = "out" if qualifier >> 24 else "in"
+            return f"{direction} port {qualifier & 0xFFFF:#06x} size {(qualifier >> 16) & 0xFF}"
+        case Event.HYPERCALL:
+            return _DOORBELL_NAMES.get(qualifier, f"function {qualifier}")
+        case Event.PTE_WRITE:
+            return f"table {qualifier:#010x}"
+        case Event.MMIO:
+            return f"address {qualifier:#010x}"
+        case Event.CR_READ | Event.CR_WRITE | Event.MASKED_CR_READ:
+            return f"CR{qualifier}"
+        case Event.CPUID:
+            return f"leaf {qualifier:#x}"
+        case Event.MSR:
+            return f"MSR {qualifier:#x}"
+        case Event.DR_ACCESS:
+            return f"DR{qualifier}"
+        case Event.EXCEPTION:
+            return f"vector {qualifier}"
+        case _:
+            return ""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What one run cost. Reasons without exits are left out."""
+
+    by_reason: dict[Reason, ReasonCount] = field(default_factory=dict)
+    engine_events: dict[str, int] = field(default_factory=dict)
+    places: list[Place] = field(default_factory=list)
+    elsewhere: int = 0
+
+    @classmethod
+    def from_counts(
+        cls,
+        policy: Policy,
+        totals: dict[Event, tuple[int, int]],
+        places: Iterable[tuple[Event, int, int, int]],
+        elsewhere: int,
+    ) -> "Ledger":
+        """Sort counted events into exits and engine events.
+
+        `totals` maps events to (all, of which heavy); `places` are (event, qualifier,
+        eip, count).
+        """
+        ledger = cls(elsewhere=elsewhere)
+        for event, (count, heavy) in sorted(totals.items()):
+            if event in policy.exits:
+                row = ledger.by_reason.setdefault(REASON_OF[event], ReasonCount())
+                row.heavy += heavy
+                row.light += count - heavy
+            else:
+                ledger.engine_events[event.name.lower()] = count
+        for event, qualifier, eip, count in places:
+            if event in policy.exits:
+                ledger.places.append(Place(REASON_OF[event], _detail(event, qualifier), eip, count))
+        return ledger
+
+    @property
+    def total(self) -> int:
+        """All exits."""
+        return sum(row.count for row in self.by_reason.values())
+
+    @property
+    def light(self) -> int:
+        """Exits served in the core."""
+        return sum(row.light for row in self.by_reason.values())
+
+    @property
+    def heavy(self) -> int:
+        """Exits served by a device."""
+        return sum(row.heavy for row in self.by_reason.values())

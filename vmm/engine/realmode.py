@@ -1,0 +1,81 @@
+"""Run a far-called 16-bit routine, as firmware does with an option ROM's entry.
+
+This is a little machine of its own: the guest's memory, no paging, no accounting
+- POST precedes the guest - and a bound on instructions.
+"""
+
+import ctypes
+import mmap
+from collections.abc import Mapping
+
+from unicorn import Uc, UcError
+from unicorn import unicorn_const as const
+from unicorn import x86_const as x86
+
+from vmm.core.bus import PortBus
+from vmm.core.errors import BadDescription
+
+__all__ = ["call_far"]
+
+_LIMIT = 1_000_000
+_STACK_SEGMENT = 0x7000
+_STACK_POINTER = 0xFFF0
+_RETURN_SEGMENT = 0xF000
+_RETURN_OFFSET = 0xFFF0
+
+_REGISTERS = {
+    "ax": x86.UC_X86_REG_AX,
+    "bx": x86.UC_X86_REG_BX,
+    "dx": x86.UC_X86_REG_DX,
+    "di": x86.UC_X86_REG_DI,
+    "es": x86.UC_X86_REG_ES,
+}
+
+
+def call_far(
+    ram: mmap.mmap, ports: PortBus, segment: int, offset: int, registers: Mapping[str, int]
+) -> int:
+    """Far-call segment:offset with the given 16-bit registers; answers AX.
+
+    Raises `BadDescription` when the routine crashes or does not return within a
+    million instructions.
+    """
+    uc = Uc(const.UC_ARCH_X86, const.UC_MODE_16)
+    size = min(len(ram), 1 << 20)
+    uc.mem_map_ptr(0, size, const.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(ram)))
+    stack = (_STACK_SEGMENT << 4) + _STACK_POINTER - 4
+    uc.mem_write(
+        stack, _RETURN_OFFSET.to_bytes(2, "little") + _RETURN_SEGMENT.to_bytes(2, "little")
+    )
+    uc.reg_write(x86.UC_X86_REG_SS, _STACK_SEGMENT)
+    uc.reg_write(x86.UC_X86_REG_SP, _STACK_POINTER - 4)
+    for name, value in registers.items():
+        uc.reg_write(_REGISTERS[name], value)
+    uc.reg_write(x86.UC_X86_REG_CS, segment)
+    uc.hook_add(
+        const.UC_HOOK_INSN,
+        lambda _uc, port, width, _data: ports.read(port, width),
+        None,
+        1,
+        0,
+        x86.UC_X86_INS_IN,
+    )
+    uc.hook_add(
+        const.UC_HOOK_INSN,
+        lambda _uc, port, width, value, _data: ports.write(port, width, value),
+        None,
+        1,
+        0,
+        x86.UC_X86_INS_OUT,
+    )
+    where = f"option ROM entry {segment:04x}:{offset:04x}"
+    end = (_RETURN_SEGMENT << 4) + _RETURN_OFFSET
+    try:
+        uc.emu_start((segment << 4) + offset, end, count=_LIMIT)
+    except UcError as error:
+        raise BadDescription(f"{where} crashed: {error}") from None
+    here = (uc.reg_read(x86.UC_X86_REG_CS) << 4) + uc.reg_read(x86.UC_X86_REG_IP)
+    if here != end:
+        raise BadDescription(f"{where} did not return within {_LIMIT} instructions")
+    answer: int = uc.reg_read(x86.UC_X86_REG_AX)
+    return answer
