@@ -91,18 +91,20 @@ class Evaluator:
         """The node's value; raises `ScriptError`."""
         match node:
             case Literal(value):
-                return Amount(value)
+                amount = Amount(value)
             case NameNode("."):
-                return self.dot
+                amount = self.dot
             case NameNode():
-                return self.lookup(node)
+                amount = self.lookup(node)
             case Condition(test, then, otherwise):
-                return self.value(then if self.value(test).value else otherwise)
+                amount = self.value(then if self.value(test).value else otherwise)
             case UnaryNode(operator, operand):
-                return self._unary(operator, self.value(operand))
+                amount = self._unary(operator, self.value(operand))
             case BinaryNode():
-                return self._binary(node, self.value(node.left), self.value(node.right))
-        return self._call(node)
+                amount = self._binary(node, self.value(node.left), self.value(node.right))
+            case Call():
+                amount = self._call(node)
+        return amount
 
     def _unary(self, operator: str, operand: Amount) -> Amount:
         if operator == "!":

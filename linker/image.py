@@ -40,8 +40,8 @@ class ImageSymbol:
     section: str
     object: str
     is_global: bool
-    is_function: bool
-    size: int
+    is_function: bool = False
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ class _Symbols:
     def labels(self) -> tuple[ImageSymbol, ...]:
         """Every named place of the objects and the script, by address."""
         found = [
-            ImageSymbol(name, amount.address, "", self._layout.script.name, True, False, 0)
+            ImageSymbol(name, amount.address, "", self._layout.script.name, is_global=True)
             for name, amount in self._layout.assigned.items()
         ]
         for obj in self._layout.objects:
@@ -179,9 +179,9 @@ class _Symbols:
                         self._defined(obj, symbol),
                         output.name if output else "",
                         obj.name,
-                        symbol.binding != Binding.LOCAL,
-                        symbol.kind == SymbolKind.FUNCTION,
-                        symbol.size,
+                        is_global=symbol.binding != Binding.LOCAL,
+                        is_function=symbol.kind == SymbolKind.FUNCTION,
+                        size=symbol.size,
                     )
                 )
         return tuple(sorted(found, key=lambda label: (label.address, label.name)))

@@ -35,6 +35,9 @@ _NAME = re.compile(r"[A-Za-z_.$~/\\*?\[\]][A-Za-z0-9_.$~/\\*?\[\]\-+]*|[0-9][A-Z
 _SYMBOL = re.compile(r"[A-Za-z_.$\\][A-Za-z0-9_.$\\]*|\"[^\"\n]*\"")
 _NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|\$[0-9a-fA-F]+|[0-9]+)([KkMm]?)(?![A-Za-z0-9_])")
 _OPERATOR = re.compile(r"<<=?|>>=?|&&|\|\||[-+*/&|^!=<>]=|[-+*/%&|^~!<>=?:;,(){}]")
+_PLACEMENT = re.compile(r"[>:]|AT\b")
+_HEX = re.compile(r"0[xX]([0-9a-fA-F]+)(?![A-Za-z0-9_])")
+_OPEN = re.compile(r"\(")
 _STRING = re.compile(r"\"([^\"\n]*)\"")
 
 _RANKS = (
@@ -217,18 +220,7 @@ class _Parser:
                 raise ScriptError(self.name, line, f"section type of {name} is not supported")
             address = self.expression()
             self.expect(":")
-        alignment = subalignment = None
-        while not self.accept("{"):
-            attribute = self.match(_SYMBOL)
-            if attribute not in ("ALIGN", "SUBALIGN"):
-                raise self.fail(f"{attribute or 'this'} is not supported before '{{' of {name}")
-            self.expect("(")
-            value = self.expression()
-            self.expect(")")
-            if attribute == "ALIGN":
-                alignment = value
-            else:
-                subalignment = value
+        attributes = self.section_attributes(name)
         statements: list[SectionStatement] = []
         while not self.accept("}"):
             if not self.accept(";"):
@@ -236,10 +228,30 @@ class _Parser:
         fill = None
         if self.accept("="):
             fill = self.fill()
-        elif self.peek(re.compile(r"[>:]|AT\b")) is not None:
+        elif self.peek(_PLACEMENT) is not None:
             raise self.fail(f"memory regions and segments ({name}) are not supported")
         self.accept(",")
-        return OutputSection(name, tuple(statements), line, address, alignment, subalignment, fill)
+        return OutputSection(
+            name,
+            tuple(statements),
+            line,
+            address,
+            attributes.get("ALIGN"),
+            attributes.get("SUBALIGN"),
+            fill,
+        )
+
+    def section_attributes(self, name: str) -> dict[str, Node]:
+        """What stands between ":" and "{"."""
+        attributes: dict[str, Node] = {}
+        while not self.accept("{"):
+            attribute = self.match(_SYMBOL)
+            if attribute not in ("ALIGN", "SUBALIGN"):
+                raise self.fail(f"{attribute or 'this'} is not supported before '{{' of {name}")
+            self.expect("(")
+            attributes[attribute] = self.expression()
+            self.expect(")")
+        return attributes
 
     def section_statement(self) -> SectionStatement:
         start, line = self.position, self.line
@@ -282,7 +294,7 @@ class _Parser:
         sections = []
         while not self.accept(")"):
             pattern = self.name_token("a section pattern")
-            if self.peek(re.compile(r"\(")) is not None:
+            if self.peek(_OPEN) is not None:
                 raise self.fail(f"{pattern} is not supported in a section pattern")
             sections.append(pattern)
             self.accept(",")
@@ -291,7 +303,7 @@ class _Parser:
     def fill(self) -> bytes:
         """A long hex number is a pattern as written; any other value is 4 bytes, big end first."""
         self.match(_SPACE)
-        digits = re.compile(r"0[xX]([0-9a-fA-F]+)(?![A-Za-z0-9_])").match(self.text, self.position)
+        digits = _HEX.match(self.text, self.position)
         if digits is not None:
             self.position = digits.end()
             text = digits[1]
@@ -338,7 +350,7 @@ class _Parser:
         name = self.match(_SYMBOL)
         if name is None:
             raise self.fail(f"expected a value, found {self.text[self.position :][:20]!r}")
-        if self.peek(re.compile(r"\(")) is None:
+        if self.peek(_OPEN) is None:
             return NameNode(name.strip('"'), line)
         return self.call(name, line)
 

@@ -121,6 +121,13 @@ def _char(text: str) -> int:
     return ESCAPES[body[1:]]
 
 
+_LITERALS: Mapping[str, Callable[[str], int]] = {
+    "number": lambda text: int(text, 0),
+    "decimal": _decimal,
+    "char": _char,
+}
+
+
 @dataclass(slots=True)
 class _Parser:
     text: str
@@ -148,25 +155,20 @@ class _Parser:
 
     def unary(self) -> Expression:
         kind, token = self.next()
-        match kind:
-            case "number":
-                return Number(int(token, 0))
-            case "decimal":
-                return Number(_decimal(token))
-            case "char":
-                return Number(_char(token))
-            case "local":
-                return Name(self.local(token))
-            case "name":
-                return Name(token)
+        if kind == "name":
+            return Name(token)
+        if kind == "local":
+            return Name(self.local(token))
+        if kind in _LITERALS:
+            return Number(_LITERALS[kind](token))
         if token in ("-", "+", "~", "!"):
             return Unary(token, self.unary())
-        if token == "(":  # noqa: S105 (a parenthesis, not a password)
-            inner = self.infix(0)
-            if self.next()[1] != ")":
-                raise ExpressionError(f"missing ) in {self.text.strip()!r}")
-            return inner
-        raise ExpressionError(f"expected a value in {self.text.strip()!r}")
+        if token != "(":  # noqa: S105 (a parenthesis, not a password)
+            raise ExpressionError(f"expected a value in {self.text.strip()!r}")
+        inner = self.infix(0)
+        if self.next()[1] != ")":
+            raise ExpressionError(f"missing ) in {self.text.strip()!r}")
+        return inner
 
 
 def _no_locals(token: str) -> str:

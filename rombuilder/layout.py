@@ -131,24 +131,28 @@ class _Layout:
                 case Align():
                     padding = -start % fragment.boundary
                     sizes[index] = padding if padding <= fragment.limit else 0
-                case Org():
-                    target = self.value(fragment.target, fragment.origin)
-                    if target.terms not in ((), ((("section", draft.name), 1),)):
-                        raise AssemblyError(fragment.origin, ".org to another section")
-                    sizes[index] = target.constant - start
-                case Space():
-                    count = self.value(fragment.count, fragment.origin)
-                    if count.terms:
-                        raise AssemblyError(fragment.origin, "the count is not a plain number")
-                    sizes[index] = count.constant * len(fragment.unit)
+                case Org() | Space():
+                    sizes[index] = self._filling(draft, start, fragment)
                 case Bytes():
                     pass
-            if sizes[index] > _MAX_SECTION and isinstance(fragment, Org | Space):
-                raise AssemblyError(
-                    fragment.origin, f"{sizes[index]} bytes of filling: over {_MAX_SECTION}"
-                )
             start += sizes[index]
         return self._accumulate(draft)
+
+    def _filling(self, draft: SectionDraft, start: int, fragment: Org | Space) -> int:
+        """The bytes that an `.org` or a `.space` at `start` takes now; may be negative."""
+        if isinstance(fragment, Org):
+            target = self.value(fragment.target, fragment.origin)
+            if target.terms not in ((), ((("section", draft.name), 1),)):
+                raise AssemblyError(fragment.origin, ".org to another section")
+            size = target.constant - start
+        else:
+            count = self.value(fragment.count, fragment.origin)
+            if count.terms:
+                raise AssemblyError(fragment.origin, "the count is not a plain number")
+            size = count.constant * len(fragment.unit)
+        if size > _MAX_SECTION:
+            raise AssemblyError(fragment.origin, f"{size} bytes of filling: over {_MAX_SECTION}")
+        return size
 
     def _reaches(self, draft: SectionDraft, index: int, branch: Branch) -> bool:
         """Can the short form reach? A branch without a near form is judged at the end."""
@@ -183,7 +187,7 @@ class _Writer:
     def object(self, name: str) -> ObjectFile:
         for draft in self.unit.sections.values():
             size = self.layout.starts[draft.name][-1]
-            if size or draft.name in (".text",):
+            if size or draft.name == ".text":
                 section = Section(draft.name, draft.flags, b"", size, draft.alignment, draft.nobits)
                 self.sections[draft.name] = section
                 self.section_symbols[draft.name] = Symbol(

@@ -120,18 +120,9 @@ class Preprocessor:
             macro = self._macros[word]
             self._insert(macro.body, macro.bind(statement), origin, f"in macro {word}")
         elif word == ".macro":
-            macro = Macro.define(statement, self._body(statement))
-            if macro.name in self._macros:
-                first = self._macros[macro.name].origin.place
-                raise AssemblyError(origin, f"macro {macro.name} is already defined at {first}")
-            self._macros[macro.name] = macro
+            self._define(statement)
         elif word == ".rept":
-            count = self.number(statement.rest, origin)
-            if not 0 <= count <= _MAX_REPEAT:
-                raise AssemblyError(origin, f".rept {count}: expected 0 to {_MAX_REPEAT}")
-            body = tuple(self._body(statement))
-            for _ in range(count):
-                self._insert(body, {}, origin, "in .rept")
+            self._repeat(statement)
         elif word == ".irp":
             name, values = loop_values(statement.rest)
             body = tuple(self._body(statement))
@@ -144,6 +135,23 @@ class Preprocessor:
         else:
             return False
         return True
+
+    def _define(self, statement: Statement) -> None:
+        macro = Macro.define(statement, self._body(statement))
+        if macro.name in self._macros:
+            first = self._macros[macro.name].origin.place
+            raise AssemblyError(
+                statement.origin, f"macro {macro.name} is already defined at {first}"
+            )
+        self._macros[macro.name] = macro
+
+    def _repeat(self, statement: Statement) -> None:
+        count = self.number(statement.rest, statement.origin)
+        if not 0 <= count <= _MAX_REPEAT:
+            raise AssemblyError(statement.origin, f".rept {count}: expected 0 to {_MAX_REPEAT}")
+        body = tuple(self._body(statement))
+        for _ in range(count):
+            self._insert(body, {}, statement.origin, "in .rept")
 
     def _insert(
         self, body: tuple[Statement, ...], values: dict[str, str], origin: Origin, reason: str
