@@ -1,0 +1,95 @@
+"""`vmirom build`: a ROM image from source."""
+
+import json
+from pathlib import Path
+
+import click
+
+from rombuilder.errors import BuildError
+from rombuilder.rom import Calls, Flavour, Rom, build_rom
+from vmi.queue import DEFAULT_CAPACITY
+
+__all__ = ["build"]
+
+_SCHEMA = "vmirom.build/1"
+
+
+def _report(rom: Rom, output: Path) -> dict[str, object]:
+    return {
+        "schema": _SCHEMA,
+        "flavour": rom.flavour.value,
+        "calls": rom.calls.value,
+        "queue": rom.queue if rom.flavour is Flavour.BATCHING else None,
+        "file": str(output),
+        "size": len(rom.data),
+        "sha256": rom.sha256,
+        "sections": [
+            {"name": section.name, "offset": section.address, "size": section.size}
+            for section in rom.image.sections
+        ],
+        "symbols": dict(rom.symbols),
+    }
+
+
+@click.command()
+@click.option(
+    "--flavour",
+    type=click.Choice([flavour.value for flavour in Flavour]),
+    default=Flavour.BATCHING.value,
+    show_default=True,
+    help="What the ROM does with a call.",
+)
+@click.option(
+    "--queue",
+    type=int,
+    default=DEFAULT_CAPACITY,
+    show_default=True,
+    metavar="N",
+    help="Capacity of the batch queue, in records.",
+)
+@click.option(
+    "--calls",
+    type=click.Choice([calls.value for calls in Calls]),
+    help="Calls the ROM takes over.  [default: all for identity, needed for batching]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where the image goes.  [default: FLAVOUR.rom]",
+)
+@click.option(
+    "--map",
+    "map_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write a map of sections and symbols.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def build(
+    flavour: str,
+    queue: int,
+    calls: str | None,
+    output: Path | None,
+    map_file: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Build the VMI ROM from source."""
+    rom = build_rom(Flavour(flavour), queue=queue, calls=Calls(calls) if calls else None)
+    output = output or Path(f"{flavour}.rom")
+    _write(output, rom.data)
+    if map_file is not None:
+        _write(map_file, rom.map_text().encode("ascii"))
+    if as_json:
+        click.echo(json.dumps(_report(rom, output)))
+    else:
+        click.echo(f"{output}: {rom.flavour} ROM, {len(rom.data)} bytes, sha256 {rom.sha256}")
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise BuildError(f"{path}: {error.strerror}") from error
