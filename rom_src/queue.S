@@ -8,8 +8,8 @@
 #
 #	SetPxE, entry not present before	15
 #	SetPxE, present before, deferrable	18
-#	UpdatePxE, deferrable			18
-#	AllocatePage, ReleasePage		12, 13
+#	UpdatePxE, deferrable			17
+#	AllocatePage, ReleasePage		13, 14
 #
 # Interrupts may come between any two instructions and may make any call, drains included; there
 # is no cli.  What is weak: an NMI handler that updates page tables is safe in the queue but may

@@ -1,0 +1,448 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from unicorn import x86_const as x86
+
+from vmi.doorbell import Doorbell, Feature
+from vmi.flags import LazyMode, PageFlag, TlbFlush, UpdateFlag
+from vmi.queue import Record, RecordKind
+
+if TYPE_CHECKING:
+    from conftest import Machine, MachineFactory
+
+LINEAR_BASE = 0xC0000000
+TABLE = 0xC0400000
+"""A page table of the guest's, linear address."""
+PRESENT = 0x00123067
+OTHER = 0x00456067
+PT = UpdateFlag.PT
+DEFER = UpdateFlag.PT | UpdateFlag.DEFER
+MOST_INSTRUCTIONS = 20
+
+
+def entry_record(va: int) -> int:
+    return va - LINEAR_BASE | RecordKind.ENTRY
+
+
+def rings(made: Machine) -> list[Doorbell]:
+    return [ring.function for ring in made.rings if ring.function is not Doorbell.ATTACH]
+
+
+@pytest.fixture
+def made(machine: MachineFactory) -> Machine:
+    """Attached, with the linear map known, queue of 8."""
+    attached = machine("batching")
+    attached.map_linear()
+    return attached
+
+
+def set_pxe(made: Machine, value: int, va: int = TABLE, flags: int = PT) -> None:
+    made.call("SetPxE", eax=value, edx=va, ecx=flags)
+    assert made.read(va) == value, "the guest reads its tables: the entry is stored at once"
+
+
+# What is queued, and when it must be told
+
+
+def test_a_new_entry_waits(made: Machine) -> None:
+    set_pxe(made, PRESENT)
+    queue = made.attached()
+    assert queue.pending == [entry_record(TABLE)]
+    assert Record.decode(queue.pending[0]) == Record(RecordKind.ENTRY, 0x400000)
+    assert not queue.downgrade
+    assert rings(made) == []
+
+
+def test_an_entry_that_stays_absent_waits(made: Machine) -> None:
+    made.write(TABLE, 0x1000)
+    set_pxe(made, 0)
+    assert made.attached().pending == [entry_record(TABLE)]
+    assert rings(made) == []
+
+
+@pytest.mark.parametrize("value", [0, OTHER, PRESENT & ~2])
+def test_a_changed_entry_is_told_at_once(made: Machine, value: int) -> None:
+    made.write(TABLE, PRESENT)
+    set_pxe(made, value)
+    queue = made.attached()
+    assert rings(made) == [Doorbell.FLUSH]
+    assert queue.applied == [entry_record(TABLE)]
+    assert queue.count == 0
+    assert not queue.downgrade
+
+
+@pytest.mark.parametrize("flags", [DEFER, DEFER | UpdateFlag.CURRENT_AS | 0x08048000])
+def test_a_changed_entry_waits_if_it_may(made: Machine, flags: int) -> None:
+    made.write(TABLE, PRESENT)
+    set_pxe(made, 0, flags=flags)
+    assert made.attached().pending == [entry_record(TABLE)]
+    assert made.attached().downgrade
+    assert rings(made) == []
+
+
+@pytest.mark.parametrize("flag", [UpdateFlag.PT, UpdateFlag.PD, UpdateFlag.PDP, UpdateFlag.PML4])
+def test_a_changed_entry_waits_in_lazy_mode(made: Machine, flag: UpdateFlag) -> None:
+    made.call("SetLazyMode", eax=LazyMode.MMU)
+    made.write(TABLE, PRESENT)
+    set_pxe(made, 0, flags=flag | UpdateFlag.CURRENT_AS | 0xFFFFF000)
+    assert made.attached().pending == [entry_record(TABLE)]
+    assert made.attached().downgrade
+    assert rings(made) == []
+
+
+def test_cpu_mode_puts_nothing_off(made: Machine) -> None:
+    made.call("SetLazyMode", eax=LazyMode.CPU)
+    made.write(TABLE, PRESENT)
+    set_pxe(made, 0)
+    assert rings(made) == [Doorbell.FLUSH]
+
+
+@pytest.mark.parametrize("call", ["UpdatePxE", "UpdatePxELong"])
+def test_a_stored_entry_may_have_been_anything(made: Machine, call: str) -> None:
+    made.call(call, eax=TABLE, edx=PT)
+    assert rings(made) == [Doorbell.FLUSH]
+    assert made.attached().applied == [entry_record(TABLE)]
+    made.call(call, eax=TABLE + 8, edx=DEFER)
+    assert made.attached().pending == [entry_record(TABLE + 8)]
+    assert made.attached().downgrade
+
+
+@pytest.mark.parametrize("old", [0, 0x1_00003067])
+def test_64_bit_entries(made: Machine, old: int) -> None:
+    made.write(TABLE + 8, old & 0xFFFFFFFF)
+    made.write(TABLE + 12, old >> 32)
+    made.call("SetPxELong", (PT,), eax=0x5067, edx=3, ecx=TABLE + 8)
+    assert made.read(TABLE + 8) == 0x5067
+    assert made.read(TABLE + 12) == 3
+    queue = made.attached()
+    if old:
+        assert rings(made) == [Doorbell.FLUSH]
+        assert queue.applied == [entry_record(TABLE + 8)]
+    else:
+        assert rings(made) == []
+        assert queue.pending == [entry_record(TABLE + 8)]
+
+
+def test_64_bit_entries_wait_if_they_may(made: Machine) -> None:
+    made.write(TABLE + 8, 0x3067)
+    made.call("SetPxELong", (DEFER,), eax=0, edx=0, ecx=TABLE + 8)
+    assert made.attached().pending == [entry_record(TABLE + 8)]
+    assert made.attached().downgrade
+
+
+# Page tables coming and going
+
+
+def test_announcements(made: Machine) -> None:
+    made.call("AllocatePage", (768, 256), eax=0x345, edx=PageFlag.PD | PageFlag.CLONE, ecx=7)
+    assert not made.attached().downgrade
+    made.call("ReleasePage", eax=0x345, edx=PageFlag.PD)
+    queue = made.attached()
+    assert queue.downgrade
+    assert [Record.decode(word) for word in queue.pending] == [
+        Record(RecordKind.ALLOCATE, 0x345000, PageFlag.PD | PageFlag.CLONE),
+        Record(RecordKind.RELEASE, 0x345000, PageFlag.PD),
+    ]
+    assert rings(made) == []
+
+
+def test_unknown_page_flags_do_not_spoil_the_record(made: Machine) -> None:
+    made.call("AllocatePage", (0, 0), eax=0x345, edx=0xFFFFFF01, ecx=0)
+    assert Record.decode(made.attached().pending[0]).address == 0x345000
+
+
+@pytest.mark.parametrize("frame", [0x100000, 0xFFFFFFFF])
+def test_pages_beyond_4_gib_are_not_announced(made: Machine, frame: int) -> None:
+    made.call("AllocatePage", (0, 0), eax=frame, edx=PageFlag.PT, ecx=0)
+    made.call("ReleasePage", eax=frame, edx=PageFlag.PT)
+    assert made.attached().count == 0
+    assert rings(made) == []
+
+
+# Points where the queue is due
+
+
+def test_leaving_lazy_mode_tells_what_was_taken_away(made: Machine) -> None:
+    made.call("SetLazyMode", eax=LazyMode.MMU)
+    made.write(TABLE, PRESENT)
+    set_pxe(made, 0)
+    set_pxe(made, PRESENT, TABLE + 4)
+    assert rings(made) == []
+    made.call("SetLazyMode", eax=LazyMode.NONE)
+    assert rings(made) == [Doorbell.FLUSH]
+    assert made.attached().applied == [entry_record(TABLE), entry_record(TABLE + 4)]
+    made.write(TABLE, PRESENT)
+    set_pxe(made, 0)
+    assert rings(made) == [Doorbell.FLUSH] * 2, "lazy mode is over"
+
+
+def test_leaving_lazy_mode_lets_new_entries_wait(made: Machine) -> None:
+    made.call("SetLazyMode", eax=LazyMode.MMU)
+    set_pxe(made, PRESENT)
+    made.call("SetLazyMode", eax=LazyMode.NONE)
+    assert rings(made) == []
+    assert made.attached().pending == [entry_record(TABLE)]
+
+
+def test_other_changes_of_mode_flush_nothing(made: Machine) -> None:
+    made.write(TABLE, PRESENT)
+    set_pxe(made, 0, flags=DEFER)
+    for mode in (LazyMode.NONE, LazyMode.CPU, LazyMode.NONE, LazyMode.MMU, LazyMode.MMU):
+        made.call("SetLazyMode", eax=mode)
+    assert rings(made) == []
+    made.call("SetLazyMode", eax=LazyMode.CPU)
+    assert rings(made) == [Doorbell.FLUSH]
+
+
+@pytest.mark.parametrize(
+    ("call", "argument", "ring"),
+    [
+        ("InvalPage", 0x08049000, Doorbell.INVALIDATE_PAGE),
+        ("FlushTLB", TlbFlush.TLB | TlbFlush.GLOBAL, Doorbell.FLUSH_TLB),
+    ],
+)
+def test_invalidations_ring_only_for_what_was_taken_away(
+    made: Machine, call: str, argument: int, ring: Doorbell
+) -> None:
+    made.call(call, eax=argument)
+    set_pxe(made, PRESENT)
+    made.call(call, eax=argument)
+    assert rings(made) == []
+    set_pxe(made, 0, flags=DEFER)
+    made.call(call, eax=argument)
+    assert rings(made) == [ring]
+    assert made.rings[-1].argument == argument
+    made.call(call, eax=argument)
+    assert rings(made) == [ring]
+
+
+@pytest.mark.parametrize("call", ["InvalPage", "FlushTLB"])
+def test_without_a_shadow_in_step_every_invalidation_rings(
+    machine: MachineFactory, call: str
+) -> None:
+    made = machine("batching", features=Feature.ATTACHED | Feature.SHADOW)
+    made.call(call, eax=1)
+    made.call(call, eax=1)
+    assert len(rings(made)) == 2
+
+
+def test_set_cr3_drains_and_is_remembered(made: Machine) -> None:
+    set_pxe(made, PRESENT)
+    made.call("SetCR3", eax=0x00345000)
+    assert rings(made) == [Doorbell.SET_CR3]
+    assert made.rings[-1].argument == 0x00345000
+    assert made.attached().pending == []
+    assert made.call("GetCR3") == 0x00345000
+    assert rings(made) == [Doorbell.SET_CR3]
+
+
+def test_get_cr3_before_any_set_asks_the_processor(machine: MachineFactory) -> None:
+    identity = machine("identity")
+    made = machine("batching", calls="all")
+    assert made.call("GetCR3") == identity.call("GetCR3")
+
+
+def test_set_cr3_refused_goes_to_the_processor(made: Machine) -> None:
+    made.refuse.add(Doorbell.SET_CR3)
+    made.call("SetCR3", eax=0x00345000)
+    assert made.uc.reg_read(x86.UC_X86_REG_CR3) == 0x00345000
+
+
+@pytest.mark.parametrize("flags", [0x2, 0x202])
+def test_set_cr3_keeps_the_interrupt_flag(made: Machine, flags: int) -> None:
+    address = made.address_of("SetCR3")
+    made.prepare(address, eax=0x00345000)
+    made.uc.reg_write(x86.UC_X86_REG_EFLAGS, flags)
+    made.finish()
+    assert made.uc.reg_read(x86.UC_X86_REG_EFLAGS) & 0x200 == flags & 0x200
+
+
+# A full queue
+
+
+def test_a_full_queue_hands_over_the_record(made: Machine) -> None:
+    for index in range(8):
+        set_pxe(made, PRESENT, TABLE + 4 * index)
+    assert rings(made) == []
+    assert made.attached().count == 8
+    set_pxe(made, PRESENT, TABLE + 32)
+    assert rings(made) == [Doorbell.QUEUE_FULL]
+    assert made.attached().applied == [entry_record(TABLE + 4 * index) for index in range(9)]
+    assert made.attached().count == 0
+    set_pxe(made, PRESENT, TABLE + 36)
+    assert made.attached().pending == [entry_record(TABLE + 36)]
+
+
+def test_a_full_queue_with_something_taken_away(made: Machine) -> None:
+    for index in range(9):
+        made.write(TABLE + 4 * index, PRESENT)
+        set_pxe(made, 0, TABLE + 4 * index, DEFER)
+    assert rings(made) == [Doorbell.QUEUE_FULL]
+    assert made.attached().pending == []
+    assert len(made.attached().applied) == 9
+
+
+def test_full_queues_lose_nothing(made: Machine) -> None:
+    made.call("SetLazyMode", eax=LazyMode.MMU)
+    for index in range(100):
+        set_pxe(made, PRESENT, TABLE + 4 * index)
+    made.call("SetLazyMode", eax=LazyMode.NONE)
+    queue = made.attached()
+    expected = [entry_record(TABLE + 4 * index) for index in range(100)]
+    assert queue.applied + queue.pending == expected
+    assert len(rings(made)) == 100 // 9
+
+
+# Linear mappings
+
+
+def test_before_a_linear_mapping_entries_are_told_by_address(machine: MachineFactory) -> None:
+    made = machine("batching")
+    set_pxe(made, PRESENT)
+    assert rings(made) == [Doorbell.UPDATE_ENTRY]
+    assert made.rings[-1].argument == TABLE
+
+
+@pytest.mark.parametrize("slot", [0, 1, 2, 3])
+@pytest.mark.parametrize(("va", "told"), [(0xC0400000, 0x2000000), (0xC0400FFC, 0x2000FFC)])
+def test_every_slot_translates(machine: MachineFactory, slot: int, va: int, told: int) -> None:
+    made = machine("batching")
+    made.call("SetLinearMapping", (0x2000,), eax=slot, edx=0xC0400000, ecx=1)
+    set_pxe(made, PRESENT, va)
+    assert made.attached().pending == [told | RecordKind.ENTRY]
+    set_pxe(made, 0, va, DEFER)
+    assert made.attached().pending == [told | RecordKind.ENTRY] * 2
+    assert made.attached().downgrade
+    set_pxe(made, 0, va + 0x1000)
+    assert rings(made) == [Doorbell.UPDATE_ENTRY]
+    assert made.rings[-1].argument == va + 0x1000
+
+
+def test_an_entry_in_no_slot_is_told_once_if_it_may_wait(made: Machine) -> None:
+    made.map_linear(pages=1)
+    made.write(TABLE, PRESENT)
+    set_pxe(made, 0, flags=DEFER)
+    assert rings(made) == [Doorbell.UPDATE_ENTRY]
+
+
+def test_an_entry_in_no_slot_is_visible_at_once(made: Machine) -> None:
+    made.map_linear(pages=1)
+    made.write(TABLE, PRESENT)
+    set_pxe(made, 0)
+    assert rings(made)[0] is Doorbell.UPDATE_ENTRY
+
+
+def test_slots_do_not_mix(made: Machine) -> None:
+    made.map_linear(0, 0xC0400000, 1)
+    made.call("SetLinearMapping", (0x5000,), eax=2, edx=0xC0401000, ecx=2)
+    made.call("SetLinearMapping", (0x9000,), eax=3, edx=0xC0500000, ecx=1)
+    set_pxe(made, PRESENT, 0xC0402004)
+    set_pxe(made, PRESENT, 0xC0500008)
+    assert made.attached().pending == [0x5001004 | 1, 0x9000008 | 1]
+
+
+@pytest.mark.parametrize("slot", [4, 5, 0xFFFFFFFF])
+def test_slots_that_do_not_exist_are_ignored(made: Machine, slot: int) -> None:
+    before = made.image()
+    made.call("SetLinearMapping", (0,), eax=slot, edx=0, ecx=0x1000)
+    assert made.image() == before
+
+
+def test_a_slot_beyond_4_gib_is_empty(machine: MachineFactory) -> None:
+    made = machine("batching")
+    made.call("SetLinearMapping", (0x100000,), eax=0, edx=LINEAR_BASE, ecx=0x1000)
+    set_pxe(made, PRESENT)
+    assert rings(made) == [Doorbell.UPDATE_ENTRY]
+
+
+def test_a_slot_ends_at_4_gib(machine: MachineFactory) -> None:
+    made = machine("batching")
+    made.call("SetLinearMapping", (0xFFFFF,), eax=0, edx=TABLE, ecx=0x1000)
+    set_pxe(made, PRESENT, TABLE)
+    assert made.attached().pending == [0xFFFFF000 | 1]
+    set_pxe(made, PRESENT, TABLE + 0x1000)
+    assert rings(made) == [Doorbell.UPDATE_ENTRY]
+
+
+@pytest.mark.parametrize("pages", [0x100000, 0xFFFFFFFF])
+def test_a_slot_ends_at_the_top_of_the_linear_space(machine: MachineFactory, pages: int) -> None:
+    made = machine("batching")
+    made.call("SetLinearMapping", (0,), eax=0, edx=0xC0401000, ecx=pages)
+    set_pxe(made, PRESENT, 0xC0400FFC)
+    assert rings(made) == [Doorbell.UPDATE_ENTRY]
+    set_pxe(made, PRESENT, 0xC0401000)
+    assert made.attached().pending == [1]
+
+
+# What the ROM writes, and what it costs
+
+
+def test_the_image_does_not_change_outside_its_data(made: Machine) -> None:
+    for index in range(20):
+        made.write(TABLE, PRESENT)
+        set_pxe(made, 0, TABLE, PT if index % 2 else DEFER)
+        set_pxe(made, PRESENT, TABLE + 4 * index)
+    made.call("SetCR3", eax=0x00345000)
+    data = made.data_range
+    now = made.image()
+    assert now[: data.start] == made.rom.data[: data.start]
+    assert now[data.stop :] == made.rom.data[data.stop :]
+
+
+def test_instructions_of_a_queued_update(machine: MachineFactory) -> None:
+    made = machine("batching", queue=128)
+    made.map_linear()
+    set_address = made.address_of("SetPxE")
+    counts = {"new": made.count(set_address, eax=PRESENT, edx=TABLE, ecx=PT)}
+    counts["changed, DEFER"] = made.count(set_address, eax=0, edx=TABLE, ecx=DEFER)
+    update = made.address_of("UpdatePxE")
+    counts["stored, DEFER"] = made.count(update, eax=TABLE, edx=DEFER)
+    made.call("SetLazyMode", eax=LazyMode.MMU)
+    made.write(TABLE, PRESENT)
+    counts["changed, lazy"] = made.count(set_address, eax=0, edx=TABLE, ecx=PT)
+    counts["stored, lazy"] = made.count(update, eax=TABLE, edx=PT)
+    counts["allocate"] = made.count(
+        made.address_of("AllocatePage"), (0, 0), eax=5, edx=PageFlag.PT, ecx=0
+    )
+    counts["release"] = made.count(made.address_of("ReleasePage"), eax=5, edx=PageFlag.PT)
+    assert rings(made) == []
+    assert len(made.attached().pending) == len(counts)
+    assert counts == {
+        "new": 15,
+        "changed, DEFER": 18,
+        "stored, DEFER": 17,
+        "changed, lazy": 18,
+        "stored, lazy": 17,
+        "allocate": 13,
+        "release": 14,
+    }
+    assert max(counts.values()) <= MOST_INSTRUCTIONS
+
+
+# The symbols for tests
+
+
+def test_omit_flush_drops_the_news(machine: MachineFactory) -> None:
+    made = machine("batching", OMIT_FLUSH=1)
+    made.map_linear()
+    made.call("SetLazyMode", eax=LazyMode.MMU)
+    made.write(TABLE, PRESENT)
+    set_pxe(made, 0)
+    set_pxe(made, PRESENT, TABLE + 4)
+    made.call("UpdatePxE", eax=TABLE, edx=PT)
+    made.call("SetLazyMode", eax=LazyMode.NONE)
+    made.call("InvalPage", eax=0)
+    made.call("FlushTLB", eax=1)
+    assert rings(made) == []
+    assert made.attached().pending == []
+
+
+def test_unannounced_announces_nothing(machine: MachineFactory) -> None:
+    made = machine("batching", UNANNOUNCED=1)
+    made.map_linear()
+    made.call("AllocatePage", (0, 0), eax=5, edx=PageFlag.PT, ecx=0)
+    assert made.attached().pending == []
+    set_pxe(made, PRESENT)
+    assert made.attached().pending == [entry_record(TABLE)]
