@@ -17,6 +17,8 @@ from vmm.core.binding import EngineBinding
 if not cython.compiled:
     from vmm.core.native import RegisterCall, StopCall
 
+# A literal above 2**31 - 1 would be a Python object in compiled code.
+LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 EIP = cython.declare(cython.uint, 16)
 EFLAGS = cython.declare(cython.uint, 17)
 CC_SRC = cython.declare(cython.uint, 19)
@@ -77,7 +79,7 @@ class CpuState:
 
     def reg(self, number: cython.uint) -> cython.uint:
         """A general register, 0-7."""
-        return cython.cast(cython.uint, self.quads[number & 7] & 0xFFFFFFFF)
+        return cython.cast(cython.uint, self.quads[number & 7] & LOW_32)
 
     def set_reg(self, number: cython.uint, value: cython.uint) -> cython.int:
         """Write a general register, 0-7."""
@@ -86,7 +88,7 @@ class CpuState:
 
     def eip(self) -> cython.uint:
         """The instruction that exited, or the next one to run."""
-        return cython.cast(cython.uint, self.quads[EIP] & 0xFFFFFFFF)
+        return cython.cast(cython.uint, self.quads[EIP] & LOW_32)
 
     def set_eip(self, value: cython.uint) -> cython.int:
         """Where the guest goes on."""
@@ -130,7 +132,7 @@ class CpuState:
 
     def base(self, segment: cython.uint) -> cython.uint:
         """The linear base of a segment or descriptor table."""
-        return cython.cast(cython.uint, self.quads[SEGMENT_QUAD + 3 * segment] & 0xFFFFFFFF)
+        return cython.cast(cython.uint, self.quads[SEGMENT_QUAD + 3 * segment] & LOW_32)
 
     def limit(self, segment: cython.uint) -> cython.uint:
         """The last valid offset of a segment or descriptor table."""
@@ -185,7 +187,7 @@ class CpuState:
 
     def cr2(self) -> cython.uint:
         """CR2 as the guest sees it."""
-        return cython.cast(cython.uint, self.quads[CR2] & 0xFFFFFFFF)
+        return cython.cast(cython.uint, self.quads[CR2] & LOW_32)
 
     def set_cr2(self, value: cython.uint) -> cython.int:
         """Write CR2."""

@@ -15,6 +15,8 @@ from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 from vmm.core.shadow import ShadowMmu
 
+# A literal above 2**31 - 1 would be a Python object in compiled code.
+LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 ESP = cython.declare(cython.uint, 4)
 CS = cython.declare(cython.uint, 1)
 SS = cython.declare(cython.uint, 2)
@@ -191,13 +193,13 @@ class Delivery:
         i: cython.uint
         address: cython.uint
         for i in range(1, words + 1):
-            address = (stack_base + esp - 4 * i) & 0xFFFFFFFF
+            address = (stack_base + esp - 4 * i) & LOW_32
             if address & 3:
                 raise Unsupported(f"misaligned stack {address:#010x} at {cpu.eip():#010x}")
             if self.paging.translate(address, True, False) < 0:
                 return self.page_fault(address)
         for i in range(1, words + 1):
-            address = (stack_base + esp - 4 * i) & 0xFFFFFFFF
+            address = (stack_base + esp - 4 * i) & LOW_32
             physical: cython.uint = cython.cast(
                 cython.uint, self.paging.translate(address, True, False)
             )
@@ -208,7 +210,7 @@ class Delivery:
         cpu.load_segment(CS, (selector & 0xFFFC) | ring, code_low, code_high)
         if ring < cpl:
             cpu.load_segment(SS, stack_selector, self.stack_low, self.stack_high)
-        cpu.set_reg(ESP, (esp - 4 * words) & 0xFFFFFFFF)
+        cpu.set_reg(ESP, (esp - 4 * words) & LOW_32)
         cpu.enter_ring(ring)
         cpu.clear_system_flags(CLEARED_ALWAYS | (INTERRUPT_FLAG if kind == 14 else 0))
         cpu.set_eip((gate_low & 0xFFFF) | ((gate_high >> 16) << 16))
@@ -216,7 +218,7 @@ class Delivery:
 
     def read(self, address: cython.uint) -> cython.int:
         """Fetch a dword of a system table into `value`: DONE or a page fault."""
-        address = address & 0xFFFFFFFF
+        address = address & LOW_32
         physical: cython.Py_ssize_t = self.paging.translate(address, False, False)
         if physical < 0:
             return self.page_fault(address)
@@ -226,9 +228,9 @@ class Delivery:
         value: cython.uint = 0
         i: cython.uint
         for i in range(4):
-            physical = self.paging.translate((address + i) & 0xFFFFFFFF, False, False)
+            physical = self.paging.translate((address + i) & LOW_32, False, False)
             if physical < 0:
-                return self.page_fault((address + i) & 0xFFFFFFFF)
+                return self.page_fault((address + i) & LOW_32)
             value |= self.memory.read8(cython.cast(cython.uint, physical)) << (8 * i)
         self.value = value
         return DONE

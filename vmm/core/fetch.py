@@ -6,6 +6,8 @@ from vmm.core.cpustate import CpuState
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 
+# A literal above 2**31 - 1 would be a Python object in compiled code.
+LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 LONGEST = cython.declare(cython.uint, 16)
 SIB = cython.declare(cython.uint, 4)
 DISPLACEMENT_ONLY = cython.declare(cython.uint, 5)
@@ -31,7 +33,7 @@ class InstructionBytes:
         i: cython.uint
         physical: cython.Py_ssize_t = -1
         for i in range(LONGEST):
-            address: cython.uint = (eip + i) & 0xFFFFFFFF
+            address: cython.uint = (eip + i) & LOW_32
             if i == 0 or address & 0xFFF == 0:
                 physical = -1
                 if self.paging.walk(address):
@@ -40,7 +42,7 @@ class InstructionBytes:
                 self.bytes[i] = 0
             else:
                 self.bytes[i] = self.memory.read8(
-                    cython.cast(cython.uint, (physical & 0xFFFFF000) | (address & 0xFFF))
+                    cython.cast(cython.uint, ((physical >> 12) << 12) | (address & 0xFFF))
                 )
         return 0
 
@@ -94,7 +96,7 @@ class InstructionBytes:
             sib: cython.uint = self.bytes[index + 1]
             after += 1
             if (sib >> 3) & 7 != SIB:
-                address = (self.cpu.reg((sib >> 3) & 7) << (sib >> 6)) & 0xFFFFFFFF
+                address = (self.cpu.reg((sib >> 3) & 7) << (sib >> 6)) & LOW_32
             if sib & 7 == DISPLACEMENT_ONLY and mode == 0:
                 address += self.dword(after)
             else:
@@ -107,4 +109,4 @@ class InstructionBytes:
             address += self.bytes[after] - ((self.bytes[after] & 0x80) << 1)
         elif mode == 2:
             address += self.dword(after)
-        return address & 0xFFFFFFFF
+        return address & LOW_32

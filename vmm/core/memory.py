@@ -4,6 +4,7 @@ import cython
 
 RAM = cython.declare(cython.uint, 1)
 PROTECTED = cython.declare(cython.uint, 2)
+ALL_ONES = cython.declare(cython.uint, 0xFFFFFFFF)
 
 
 @cython.final
@@ -66,7 +67,7 @@ class GuestMemory:
     def read32(self, address: cython.uint) -> cython.uint:
         """The aligned dword that `address` lies in."""
         if not self.contains(address):
-            return cython.cast(cython.uint, 0xFFFFFFFF)
+            return ALL_ONES
         return self.words[address >> 2]
 
     def write32(self, address: cython.uint, value: cython.uint) -> cython.int:

@@ -14,6 +14,10 @@ from vmm.core.fetch import InstructionBytes
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 
+# A literal above 2**31 - 1 would be a Python object in compiled code.
+LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
+SIGN_EXTENSION = cython.declare(cython.uint, 0xFFFFFF00)
+NOT_SECOND_BYTE = cython.declare(cython.uint, 0xFFFF00FF)
 EAX = cython.declare(cython.uint, 0)
 ECX = cython.declare(cython.uint, 1)
 EDX = cython.declare(cython.uint, 2)
@@ -109,7 +113,7 @@ class StoreEmulator:
             else:
                 value = code.byte(at + length)
                 if op == 0x83 and value & 0x80:
-                    value |= 0xFFFFFF00
+                    value |= SIGN_EXTENSION
                 length += 1
             self.arithmetic(number, value & self.mask())
         else:
@@ -211,7 +215,7 @@ class StoreEmulator:
             return False
         step: cython.uint = self.size
         if self.cpu.eflags() & DIRECTION:
-            step = (0 - step) & 0xFFFFFFFF
+            step = (0 - step) & LOW_32
         if op in (0xAA, 0xAB):
             self.store(self.register_value(EAX))
         else:
@@ -219,16 +223,16 @@ class StoreEmulator:
             i: cython.uint
             for i in range(self.size):
                 source: cython.Py_ssize_t = self.paging.translate(
-                    (self.cpu.reg(ESI) + i) & 0xFFFFFFFF, False, self.cpu.cpl() == 3
+                    (self.cpu.reg(ESI) + i) & LOW_32, False, self.cpu.cpl() == 3
                 )
                 if source < 0:
                     return False
                 value |= self.memory.read8(cython.cast(cython.uint, source)) << (8 * i)
             self.store(value)
-            self.cpu.set_reg(ESI, (self.cpu.reg(ESI) + step) & 0xFFFFFFFF)
-        self.cpu.set_reg(EDI, (self.cpu.reg(EDI) + step) & 0xFFFFFFFF)
+            self.cpu.set_reg(ESI, (self.cpu.reg(ESI) + step) & LOW_32)
+        self.cpu.set_reg(EDI, (self.cpu.reg(EDI) + step) & LOW_32)
         if repeated:
-            self.cpu.set_reg(ECX, (self.cpu.reg(ECX) - 1) & 0xFFFFFFFF)
+            self.cpu.set_reg(ECX, (self.cpu.reg(ECX) - 1) & LOW_32)
             if self.cpu.reg(ECX):
                 return True
         return self.finish(eip + at + 1) == 0
@@ -241,7 +245,7 @@ class StoreEmulator:
             return 0xFF
         if self.size == 2:
             return 0xFFFF
-        return cython.cast(cython.uint, 0xFFFFFFFF)
+        return cython.cast(cython.uint, LOW_32)
 
     def load(self) -> cython.uint:
         """The destination's present value."""
@@ -274,7 +278,7 @@ class StoreEmulator:
         if self.size == 1 and number >= 4:
             number -= 4
             return self.cpu.set_reg(
-                number, (self.cpu.reg(number) & 0xFFFF00FF) | ((value & 0xFF) << 8)
+                number, (self.cpu.reg(number) & NOT_SECOND_BYTE) | ((value & 0xFF) << 8)
             )
         mask: cython.uint = self.mask()
         return self.cpu.set_reg(number, (self.cpu.reg(number) & ~mask) | (value & mask))
@@ -339,4 +343,4 @@ class StoreEmulator:
 
     def finish(self, eip: cython.uint) -> cython.int:
         """Go on after the instruction."""
-        return self.cpu.set_eip(eip & 0xFFFFFFFF)
+        return self.cpu.set_eip(eip & LOW_32)

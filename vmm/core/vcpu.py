@@ -26,6 +26,8 @@ from vmm.core.shadow import ShadowMmu
 from vmm.core.stop import Stop
 from vmm.core.stores import StoreEmulator
 
+# A literal above 2**31 - 1 would be a Python object in compiled code.
+LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 PTE_WRITE = cython.declare(cython.uint, Event.PTE_WRITE)
 SHADOW_FILL = cython.declare(cython.uint, Event.SHADOW_FILL)
 PAGE_FAULT = cython.declare(cython.uint, Event.PAGE_FAULT)
@@ -255,7 +257,7 @@ class Vcpu:
         """A store to a traced page: emulate it and let the shadow follow."""
         shadow: ShadowMmu = self.shadow
         physical: cython.uint = shadow.target
-        self.counters.count(PTE_WRITE, physical & 0xFFFFF000, eip)
+        self.counters.count(PTE_WRITE, (physical >> 12) << 12, eip)
         emulated: cython.bint = self.stores.emulate(eip, physical)
         if not emulated and shadow.is_live_directory(physical >> 12):
             emulated = self.stores.emulate_string(eip, physical)
@@ -270,9 +272,9 @@ class Vcpu:
             shadow.unshadow(physical >> 12)
             return shadow.flush_if_stale()
         self.meter.retire()
-        shadow.entry_written(physical & 0xFFFFFFFC)
+        shadow.entry_written((physical >> 2) << 2)
         if ((physical & 3) + self.stores.touched) > 4:
-            shadow.entry_written((physical & 0xFFFFFFFC) + 4)
+            shadow.entry_written(((physical >> 2) << 2) + 4)
         # A guest without a ROM follows up with INVLPG or CR3 where it matters; a ROM
         # that was promised a shadow in step may skip that.
         if self.queue.attached:
@@ -318,8 +320,8 @@ class Vcpu:
 
     def set_pair(self, value: cython.ulonglong):
         """EDX:EAX = value."""
-        self.cpu.set_reg(EAX, cython.cast(cython.uint, value & 0xFFFFFFFF))
-        self.cpu.set_reg(EDX, cython.cast(cython.uint, (value >> 32) & 0xFFFFFFFF))
+        self.cpu.set_reg(EAX, cython.cast(cython.uint, value & LOW_32))
+        self.cpu.set_reg(EDX, cython.cast(cython.uint, (value >> 32) & LOW_32))
 
     def identify(self, eip: cython.uint):
         """CPUID."""
@@ -604,7 +606,7 @@ class Vcpu:
         """
         eip: cython.uint = self.cpu.eip()
         self.exception(UNDEFINED_OPCODE, eip)
-        self.cpu.set_eip((self.cpu.eip() - 2) & 0xFFFFFFFF)
+        self.cpu.set_eip((self.cpu.eip() - 2) & LOW_32)
 
     def mmio_read(self, offset, size):
         """A load from a physical address without RAM: nobody answers."""
