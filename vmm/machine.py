@@ -33,7 +33,7 @@ from vmm.firmware.multiboot import BOOT_MAGIC, FlatImage, boot_information, pars
 from vmm.firmware.post import ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
 
-__all__ = ["DEFAULT_MEMORY", "DEFAULT_MAX_INSTRUCTIONS", "Machine", "MachineDescription", "Run"]
+__all__ = ["DEFAULT_MAX_INSTRUCTIONS", "DEFAULT_MEMORY", "Machine", "MachineDescription", "Run"]
 
 DEFAULT_MEMORY = 64 << 20
 LEAST_MEMORY = 4 << 20

@@ -111,8 +111,7 @@ class BatchQueue:
         count: cython.uint = memory.read32(self.header + COUNT_OFFSET)
         if count == 0:
             return 0
-        if count > self.capacity:
-            count = self.capacity
+        count = min(count, self.capacity)
         applied: cython.uint = 0
         in_flight: cython.uint = 0
         record: cython.uint
@@ -132,8 +131,7 @@ class BatchQueue:
         memory.write32(self.header + DOWNGRADE_OFFSET, 0)
         if applied:
             self.drains += 1
-            if applied > self.largest:
-                self.largest = applied
+            self.largest = max(self.largest, applied)
         self.shadow.flush_if_stale()
         return applied
 

@@ -15,7 +15,8 @@ from vmm.core.vcpu import Vcpu
 @cython.cfunc
 @cython.with_gil
 @cython.exceptval(check=False)
-def raw_interrupt(engine: cython.size_t, number: cython.uint, data: cython.p_void) -> cython.void:
+def raw_interrupt(_engine: cython.size_t, number: cython.uint, data: cython.p_void) -> cython.void:
+    """An exit."""
     vcpu: Vcpu = cython.cast(Vcpu, data)
     try:
         vcpu.exited(number)
@@ -27,8 +28,9 @@ def raw_interrupt(engine: cython.size_t, number: cython.uint, data: cython.p_voi
 @cython.nogil
 @cython.exceptval(check=False)
 def raw_block(
-    engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
+    _engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
 ) -> cython.void:
+    """A translated block is entered."""
     cython.cast(Vcpu, data).block(cython.cast(cython.uint, address), size)
 
 
@@ -36,8 +38,9 @@ def raw_block(
 @cython.with_gil
 @cython.exceptval(check=False)
 def raw_in(
-    engine: cython.size_t, port: cython.uint, size: cython.int, data: cython.p_void
+    _engine: cython.size_t, port: cython.uint, size: cython.int, data: cython.p_void
 ) -> cython.uint:
+    """IN."""
     vcpu: Vcpu = cython.cast(Vcpu, data)
     try:
         return vcpu.port_in(port, size)
@@ -50,12 +53,13 @@ def raw_in(
 @cython.with_gil
 @cython.exceptval(check=False)
 def raw_out(
-    engine: cython.size_t,
+    _engine: cython.size_t,
     port: cython.uint,
     size: cython.int,
     value: cython.uint,
     data: cython.p_void,
 ) -> cython.void:
+    """OUT."""
     vcpu: Vcpu = cython.cast(Vcpu, data)
     try:
         vcpu.port_out(port, size, value)

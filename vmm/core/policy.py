@@ -33,7 +33,7 @@ class Policy:
         return Feature.ATTACHED
 
     def adjusted(self, changes: Iterable[str]) -> "Policy":
-        """This policy with intercepts added or removed, each given as "+name" or "-name".
+        """The policy with intercepts added or removed, each given as "+name" or "-name".
 
         Raises `BadDescription` for an intercept that does not exist.
         """

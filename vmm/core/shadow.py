@@ -18,10 +18,8 @@ from array import array
 
 import cython
 
-from vmm.core.cpustate import CpuState
 from vmm.core.errors import EngineFailure
 from vmm.core.links import Links
-from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 
 PRESENT = cython.declare(cython.ulonglong, 0x01)

@@ -15,6 +15,7 @@ cdef class StoreEmulator:
     cdef bint emulate(self, unsigned int eip, unsigned int physical) except? True
     cdef bint emulate_string(self, unsigned int eip, unsigned int physical) except? True
     cdef bint two_byte(self, unsigned int eip, unsigned int at) except? True
+    cdef bint is_rest(self, unsigned int address) except? True
     cdef unsigned int load(self) except? 0xFFFFFFFF
     cdef int store(self, unsigned int value) except -1
     cdef unsigned int register_value(self, unsigned int number) except? 0xFFFFFFFF

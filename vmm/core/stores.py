@@ -3,8 +3,9 @@
 The store exits before it happens, so the monitor does it in the processor's
 place: decode, compute, write, move EIP on. The forms are those that kernels use
 on page tables (MOV, XCHG, logic and arithmetic, bit tests, CMPXCHG, XADD, and one
-step of STOS and MOVS), in 8, 16 and 32 bits. A form that is not here makes the
-caller give up the shadow of the page instead.
+step of STOS and MOVS), in 8, 16 and 32 bits, in 32-bit code. A form that is not
+here, and a store that crosses into another page, makes the caller give up the
+shadow of the page instead.
 """
 
 import cython
@@ -24,6 +25,11 @@ EDX = cython.declare(cython.uint, 2)
 EBX = cython.declare(cython.uint, 3)
 ESI = cython.declare(cython.uint, 6)
 EDI = cython.declare(cython.uint, 7)
+
+# Segments, in the order of CpuState.
+CS = cython.declare(cython.uint, 1)
+SEGMENTS = cython.declare(cython.uint, 6)
+CODE32 = cython.declare(cython.uint, 0x400000)
 
 CARRY = cython.declare(cython.uint, 0x001)
 PARITY = cython.declare(cython.uint, 0x004)
@@ -64,6 +70,8 @@ class StoreEmulator:
     def emulate(self, eip: cython.uint, physical: cython.uint) -> cython.bint:
         """Carry out the store at `eip`; false, and nothing done, for an unknown form."""
         code: InstructionBytes = self.code
+        if not self.cpu.attributes(CS) & CODE32:
+            return False
         code.load(eip)
         self.physical = physical
         self.size = 4
@@ -85,6 +93,8 @@ class StoreEmulator:
         number: cython.uint = (code.byte(modrm) >> 3) & 7
         length: cython.uint
         value: cython.uint
+        if self.is_rest(code.dword(modrm) if op in (0xA2, 0xA3) else code.effective_address(modrm)):
+            return False
         if op in (0x88, 0x89):
             length = 1 + code.operand_length(modrm)
             self.store(self.register_value(number))
@@ -131,6 +141,10 @@ class StoreEmulator:
         if op in (0xB0, 0xC0):
             self.size = 1
         if (self.physical & 0xFFF) + (8 if op == 0xC7 else self.size) > 4096:
+            return False
+        # A bit offset in a register moves the access by whole operands, so a multiple of
+        # the operand's size stays one.
+        if self.is_rest(code.effective_address(at + 1)):
             return False
         if op in (0xAB, 0xB3, 0xBB, 0xBA):
             if op == 0xBA:
@@ -194,6 +208,8 @@ class StoreEmulator:
     def emulate_string(self, eip: cython.uint, physical: cython.uint) -> cython.bint:
         """One step of STOS or MOVS, repeated or not; false for anything else."""
         code: InstructionBytes = self.code
+        if not self.cpu.attributes(CS) & CODE32:
+            return False
         code.load(eip)
         self.physical = physical
         self.size = 4
@@ -211,7 +227,7 @@ class StoreEmulator:
             self.size = 1
         elif op not in (0xAB, 0xA5):
             return False
-        if (physical & 0xFFF) + self.size > 4096:
+        if (physical & 0xFFF) + self.size > 4096 or self.is_rest(self.cpu.reg(EDI)):
             return False
         step: cython.uint = self.size
         if self.cpu.eflags() & DIRECTION:
@@ -238,6 +254,19 @@ class StoreEmulator:
         return self.finish(eip + at + 1) == 0
 
     # ---- operands
+
+    def is_rest(self, address: cython.uint) -> cython.bint:
+        """Did only the rest of a store across a page's edge fault here?
+
+        `address` is where the operand starts, without its segment's base.
+        """
+        if self.physical & 0xFFF:
+            return False
+        moved: cython.uint = address
+        segment: cython.uint
+        for segment in range(SEGMENTS):
+            moved |= self.cpu.base(segment)
+        return (moved & 0xFFF) != 0
 
     def mask(self) -> cython.uint:
         """All ones in the operand's size."""
@@ -284,7 +313,7 @@ class StoreEmulator:
         return self.cpu.set_reg(number, (self.cpu.reg(number) & ~mask) | (value & mask))
 
     def arithmetic(self, operation: cython.uint, operand: cython.uint) -> cython.int:
-        """destination = destination op operand, with flags."""
+        """Destination = destination op operand, with flags."""
         before: cython.uint = self.load()
         mask: cython.uint = self.mask()
         result: cython.uint

@@ -17,10 +17,9 @@ from vmm.core.blocks import BlockMeter
 from vmm.core.counters import Counters
 from vmm.core.cpustate import CpuState
 from vmm.core.delivery import Delivery
-from vmm.core.errors import EngineFailure, GuestError, Unsupported
+from vmm.core.errors import EngineFailure, Unsupported
 from vmm.core.event import Event
 from vmm.core.fetch import InstructionBytes
-from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 from vmm.core.shadow import ShadowMmu
 from vmm.core.stop import Stop

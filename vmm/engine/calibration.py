@@ -47,7 +47,7 @@ class StateLocation:
 
 
 def _read_self(address: int, size: int) -> bytes:
-    """This process's own memory; empty where nothing is mapped, instead of a crash."""
+    """Read our own memory; empty where nothing is mapped, instead of a crash."""
     with open("/proc/self/mem", "rb", buffering=0) as memory:  # noqa: PTH123 - unbuffered
         try:
             return os.pread(memory.fileno(), size, address)

@@ -1,0 +1,105 @@
+"""The main result: one guest with several ROMs, and the exits that each saved."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from bench.inputs import Guest, RomChoice
+from vmm.core.event import Reason
+from vmm.core.policy import Policy
+from vmm.machine import Machine, MachineDescription, Run
+
+__all__ = ["Comparison", "NamedRun", "Saving", "compare", "queue_cost"]
+
+_QUEUED_CALLS = ("SetPxE", "SetPxELong", "UpdatePxE", "UpdatePxELong")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRun:
+    """A run with the ROM it was made with."""
+
+    rom: RomChoice
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Exits saved against a baseline; negative where exits were added."""
+
+    before: int
+    after: int
+
+    @property
+    def saved(self) -> int:
+        """Exits that did not happen."""
+        return self.before - self.after
+
+    @property
+    def percent(self) -> float:
+        """The share of the baseline's exits that was saved; 0 where it had none."""
+        return 100 * self.saved / self.before if self.before else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Runs of one guest under one policy; the first is the baseline."""
+
+    guest: str
+    policy: Policy
+    runs: tuple[NamedRun, ...]
+
+    @property
+    def baseline(self) -> Run:
+        """What the others are measured against."""
+        return self.runs[0].run
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """Every reason that occurred in any run, most frequent in the baseline first."""
+        seen = {reason for named in self.runs for reason in named.run.ledger.by_reason}
+        return sorted(seen, key=lambda reason: (-_count(self.baseline, reason), reason))
+
+    def saving(self, named: NamedRun, reason: Reason | None = None) -> Saving:
+        """What a run saved, in all or for one reason."""
+        if reason is None:
+            return Saving(self.baseline.ledger.total, named.run.ledger.total)
+        return Saving(_count(self.baseline, reason), _count(named.run, reason))
+
+    @property
+    def ok(self) -> bool:
+        """Did every guest pass its own checks?"""
+        return all(named.run.outcome.ok for named in self.runs)
+
+
+def _count(run: Run, reason: Reason) -> int:
+    row = run.ledger.by_reason.get(reason)
+    return 0 if row is None else row.count
+
+
+def queue_cost(run: Run) -> float | None:
+    """ROM instructions per queued page-table update, ring of the doorbell included.
+
+    None where no update went through the queue.
+    """
+    used = [run.calls[name] for name in _QUEUED_CALLS if name in run.calls]
+    updates = sum(use.count for use in used)
+    if not run.paravirt.updates or not updates:
+        return None
+    return sum(use.instructions for use in used) / updates
+
+
+def compare(
+    guest: Guest,
+    roms: Sequence[RomChoice],
+    description: MachineDescription,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Comparison:
+    """Run the guest once with each ROM on otherwise equal machines.
+
+    `progress` is told the name of each ROM before its run.
+    """
+    runs = []
+    for rom in roms:
+        progress(rom.name)
+        machine = Machine(replace(description, guest=guest.image, rom=rom.image))
+        runs.append(NamedRun(rom, machine.run()))
+    return Comparison(guest.name, description.policy, tuple(runs))

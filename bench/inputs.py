@@ -1,0 +1,78 @@
+"""What a user names on the command line: a guest and ROMs, by name or by file."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from rombuilder.guest import build_guest, guest_names
+from rombuilder.rom import Flavour, build_rom
+from vmi.queue import DEFAULT_CAPACITY
+from vmm.core.errors import BadDescription
+
+__all__ = ["Guest", "RomChoice", "load_guest", "load_rom"]
+
+NO_ROM = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A guest image with the name it is reported by."""
+
+    name: str
+    image: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RomChoice:
+    """A ROM image, or none, with the name it is reported by. `queue` is in records."""
+
+    name: str
+    image: bytes | None = None
+    queue: int | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """The image's SHA-256, in hex; none without a ROM."""
+        return None if self.image is None else hashlib.sha256(self.image).hexdigest()
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadDescription(f"{what} {str(path)!r}: {error.strerror or error}") from None
+
+
+def load_guest(name: str) -> Guest:
+    """A built-in guest, built from source, or a Multiboot image in a file.
+
+    Raises `BadDescription` when there is neither.
+    """
+    known = guest_names()
+    if name in known:
+        return Guest(name, build_guest(name).data)
+    path = Path(name)
+    if not path.exists():
+        raise BadDescription(
+            f"guest {name!r}: no such file, and not one of the built-in guests {', '.join(known)}"
+        )
+    return Guest(path.name, _read(path, "guest"))
+
+
+def load_rom(name: str, queue: int = DEFAULT_CAPACITY) -> RomChoice:
+    """`none`, a flavour built from source, or a ROM image in a file.
+
+    `queue` is the capacity of the batching flavour's queue. Raises `BadDescription`
+    when `name` is none of these.
+    """
+    if name == NO_ROM:
+        return RomChoice(name)
+    if name in {flavour.value for flavour in Flavour}:
+        flavour = Flavour(name)
+        rom = build_rom(flavour, queue=queue)
+        return RomChoice(name, rom.data, queue if flavour is Flavour.BATCHING else None)
+    path = Path(name)
+    if not path.exists():
+        flavours = ", ".join([NO_ROM, *(flavour.value for flavour in Flavour)])
+        raise BadDescription(f"ROM {name!r}: no such file, and not one of {flavours}")
+    return RomChoice(path.name, _read(path, "ROM"))

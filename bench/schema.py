@@ -1,0 +1,104 @@
+"""Results as JSON: names and shapes are stable; additions keep the schema's number."""
+
+from typing import Any
+
+from bench.compare import Comparison, NamedRun, queue_cost
+from vmm.core.event import Weight
+from vmm.core.ledger import ReasonCount
+
+__all__ = ["COMPARE_SCHEMA", "RUN_SCHEMA", "compare_to_json", "run_to_json"]
+
+RUN_SCHEMA = "vmirom.run/1"
+COMPARE_SCHEMA = "vmirom.compare/1"
+
+Json = dict[str, Any]
+
+
+def _weight(row: ReasonCount) -> str:
+    if row.heavy and row.light:
+        return "mixed"
+    return Weight.HEAVY if row.heavy else Weight.LIGHT
+
+
+def run_to_json(guest: str, named: NamedRun, *, calls: bool = False, places: int = 0) -> Json:
+    """One run. `places` is how many of the most frequent places to list."""
+    run, rom = named.run, named.rom
+    ledger = run.ledger
+    result: Json = {
+        "schema": RUN_SCHEMA,
+        "guest": guest,
+        "guest_sha256": run.guest_sha256,
+        "rom": {"flavour": rom.name, "sha256": rom.sha256, "queue": rom.queue},
+        "policy": run.policy.name,
+        "engine": run.engine,
+        "outcome": run.outcome.kind.value,
+        "detail": run.outcome.detail,
+        "instructions": run.instructions,
+        "rom_instructions": run.rom_instructions,
+        "virtual_seconds": run.virtual_ns / 1e9,
+        "exits": {
+            "total": ledger.total,
+            "light": ledger.light,
+            "heavy": ledger.heavy,
+            "by_reason": {
+                reason.value: {
+                    "count": row.count,
+                    "weight": _weight(row),
+                    "light": row.light,
+                    "heavy": row.heavy,
+                }
+                for reason, row in ledger.by_reason.items()
+            },
+        },
+        "engine_events": ledger.engine_events,
+        "paravirt": {
+            "updates": run.paravirt.updates,
+            "notices": run.paravirt.notices,
+            "flushes": run.paravirt.flushes,
+            "largest_batch": run.paravirt.largest_batch,
+            "hypercalls": run.paravirt.hypercalls,
+            "instructions_per_update": queue_cost(run),
+        },
+        "complaints": list(run.complaints),
+        "memory_crc32": f"{run.memory_crc:08x}",
+        "console": run.console,
+    }
+    if calls:
+        result["calls"] = {name: use.count for name, use in run.calls.items()}
+        result["call_instructions"] = {name: use.instructions for name, use in run.calls.items()}
+    if places:
+        result["places"] = [
+            {
+                "reason": place.reason.value,
+                "detail": place.detail,
+                "eip": f"{place.eip:#010x}",
+                "count": place.count,
+            }
+            for place in ledger.places[:places]
+        ]
+    return result
+
+
+def compare_to_json(comparison: Comparison, *, calls: bool = False) -> Json:
+    """All runs in the order asked, and what each saved against the first."""
+    return {
+        "schema": COMPARE_SCHEMA,
+        "guest": comparison.guest,
+        "policy": comparison.policy.name,
+        "runs": [run_to_json(comparison.guest, named, calls=calls) for named in comparison.runs],
+        "saved": [
+            {
+                "rom": named.rom.name,
+                "exits": comparison.saving(named).saved,
+                "percent": round(comparison.saving(named).percent, 3),
+                "by_reason": {
+                    reason.value: {
+                        "exits": comparison.saving(named, reason).saved,
+                        "percent": round(comparison.saving(named, reason).percent, 3),
+                    }
+                    for reason in comparison.reasons
+                },
+            }
+            for named in comparison.runs
+        ],
+    }

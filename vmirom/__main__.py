@@ -1,0 +1,5 @@
+"""`python -m vmirom`."""
+
+from vmirom.main import main
+
+main()

@@ -1,0 +1,134 @@
+"""`vmirom compare`: the main result - exits with each ROM, and what was saved."""
+
+import sys
+
+import click
+
+from bench.compare import Comparison, NamedRun, compare, queue_cost
+from bench.inputs import load_guest, load_rom
+from bench.schema import compare_to_json
+from vmirom.options import as_json, description, machine_options, queue_option
+from vmirom.output import number, percent, plain_table, print_json, progress, stderr, stdout
+from vmm.core.event import Reason
+from vmm.core.outcome import OutcomeKind
+
+__all__ = ["compare_command"]
+
+_INTERRUPTED = 130
+
+
+@click.command(
+    "compare",
+    epilog="Examples: vmirom compare forkstorm; vmirom compare pagefault --policy vtx-shadow "
+    "--json; vmirom compare forkstorm --roms none,batching --queue 16 --append rounds=200",
+)
+@click.argument("guest")
+@click.option(
+    "--roms",
+    default="none,identity,batching",
+    show_default=True,
+    metavar="LIST",
+    help="ROMs, separated by commas; the first is the baseline.",
+)
+@queue_option
+@machine_options
+@click.option("--calls", "show_calls", is_flag=True, help="With --json: list the ROM's calls.")
+@as_json
+def compare_command(
+    guest: str,
+    roms: str,
+    queue: int,
+    policy: str,
+    intercepts: tuple[str, ...],
+    memory: int,
+    append: str,
+    max_instructions: int,
+    *,
+    show_calls: bool,
+    json_output: bool,
+) -> None:
+    """Run GUEST with several ROMs and show the exits that each saved."""
+    chosen = load_guest(guest)
+    choices = [load_rom(name, queue) for name in roms.split(",")]
+    about = description(policy, intercepts, memory, append, max_instructions)
+    with progress() as tell:
+        result = compare(chosen, choices, about, lambda rom: tell(f"{chosen.name}, ROM {rom}"))
+    if json_output:
+        print_json(compare_to_json(result, calls=show_calls))
+    else:
+        print_comparison(result)
+    if any(named.run.outcome.kind is OutcomeKind.INTERRUPTED for named in result.runs):
+        sys.exit(_INTERRUPTED)
+    for named in result.runs:
+        if not named.run.outcome.ok:
+            stderr.print(
+                f"{chosen.name} with ROM {named.rom.name}: {named.run.outcome}", markup=False
+            )
+    if not result.ok:
+        sys.exit(1)
+
+
+def print_comparison(result: Comparison) -> None:
+    """The table, then the result in words."""
+    stdout.print(
+        f"{result.guest}, policy {result.policy.name}, engine {result.baseline.engine}",
+        markup=False,
+    )
+    table = plain_table("exits by reason", *(named.rom.name for named in result.runs))
+    for reason in result.reasons:
+        table.add_row(reason.value, *(_cell(named, reason) for named in result.runs))
+    table.add_section()
+    table.add_row("total", *(number(named.run.ledger.total) for named in result.runs))
+    table.add_row(
+        "saved",
+        "",
+        *(
+            f"{number(result.saving(named).saved)} ({percent(result.saving(named).percent)})"
+            for named in result.runs[1:]
+        ),
+    )
+    stdout.print(table)
+    for named in result.runs[1:]:
+        stdout.print(in_words(result, named), markup=False)
+
+
+def _cell(named: NamedRun, reason: Reason) -> str:
+    row = named.run.ledger.by_reason.get(reason)
+    return number(row.count) if row else "0"
+
+
+def in_words(result: Comparison, named: NamedRun) -> str:
+    """What a run saved against the baseline, in a sentence or three."""
+    saving = result.saving(named)
+    base = result.runs[0].rom.name
+    subject = f"ROM {named.rom.name}"
+    if saving.saved > 0:
+        text = (
+            f"{subject} saved {number(saving.saved)} of {number(saving.before)} exits "
+            f"({percent(saving.percent)}) against {base}"
+        )
+        stores = result.saving(named, Reason.PTE_WRITE)
+        if stores.saved > 0:
+            text += (
+                f", {number(stores.saved)} of {number(stores.before)} page-table writes "
+                f"({percent(stores.percent)}) among them"
+            )
+        text += "."
+    elif saving.saved == 0:
+        text = f"{subject} saved nothing against {base} and added nothing."
+    else:
+        text = f"{subject} saved nothing against {base} and added {number(-saving.saved)} exits."
+    if saving.saved <= 0 and not result.policy.shadow:
+        text += (
+            " With hardware-assisted paging page tables cost no exits, so batching their updates"
+            " has nothing to save."
+        )
+    paravirt = named.run.paravirt
+    cost = queue_cost(named.run)
+    if cost is not None:
+        text += (
+            f"\n  {number(paravirt.updates)} page-table updates went through the queue in "
+            f"{number(paravirt.flushes)} batches, {paravirt.largest_batch} records at most, "
+            f"at {cost:.1f} ROM instructions each."
+        )
+    return text

@@ -1,0 +1,56 @@
+"""The `vmirom` command: what the user asked for, or one clear line and status 2."""
+
+import sys
+
+import click
+
+from linker.errors import LinkError
+from rombuilder.errors import BuildError
+from vmirom.bench import bench
+from vmirom.build import build
+from vmirom.catalogue import guests, policies
+from vmirom.compare import compare_command
+from vmirom.inspect import inspect
+from vmirom.output import stderr
+from vmirom.run import run
+from vmirom.version import VERSION
+from vmm.core import is_compiled
+from vmm.core.errors import EngineFailure, VmmError
+
+__all__ = ["cli", "main"]
+
+_BAD_INPUT = 2
+_RUNS_A_MACHINE = {"run", "compare", "bench"}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="vmirom")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """A paravirtual ROM toolkit.
+
+    Build a VMI option ROM, run guests with and without it, and count the exits that
+    it saves. Start with: vmirom compare forkstorm
+    """
+    if context.invoked_subcommand in _RUNS_A_MACHINE and not is_compiled():
+        stderr.print(
+            "vmirom: the core is not compiled and runs interpreted, some fifteen times slower; "
+            "install with a C compiler to change that",
+            markup=False,
+        )
+
+
+for command in (build, inspect, run, compare_command, bench, guests, policies):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point. Exit status 0 done, 1 the answer is no, 2 bad input or usage."""
+    try:
+        cli(prog_name="vmirom")
+    except EngineFailure as failure:
+        stderr.print(f"vmirom: the engine cannot be used: {failure}", markup=False)
+        sys.exit(_BAD_INPUT)
+    except (VmmError, BuildError, LinkError) as error:
+        stderr.print(f"vmirom: {error}", markup=False)
+        sys.exit(_BAD_INPUT)

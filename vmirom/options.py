@@ -1,0 +1,111 @@
+"""Options that several verbs share, and the machine description they make."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
+from vmm.core.policy import POLICIES, policy_named
+from vmm.machine import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, MachineDescription
+
+__all__ = ["as_json", "description", "machine_options", "queue_option"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class _Size(click.ParamType[int]):
+    """A number of bytes, with K, M or G."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+)([KMG]?)", str(value).upper())
+        if match is None:
+            self.fail(f"{value!r}: expected a number of bytes, or one with K, M or G", param, ctx)
+        return int(match[1]) * _UNITS[match[2]]
+
+
+def machine_options(function: F) -> F:
+    """What every run of a machine can be given."""
+    for option in (
+        click.option(
+            "--max-instructions",
+            type=click.IntRange(min=1),
+            default=DEFAULT_MAX_INSTRUCTIONS,
+            show_default=True,
+            metavar="N",
+            help="End the run after N guest instructions.",
+        ),
+        click.option("--append", default="", metavar="TEXT", help="The guest's command line."),
+        click.option(
+            "--memory",
+            type=_Size(),
+            default=f"{DEFAULT_MEMORY >> 20}M",
+            show_default=True,
+            help="Guest memory.",
+        ),
+        click.option(
+            "--intercept",
+            "intercepts",
+            multiple=True,
+            metavar="±NAME",
+            help="Add (+) or drop (-) an intercept of the policy, e.g. +rdtsc.",
+        ),
+        click.option(
+            "--policy",
+            default=POLICIES[0].name,
+            show_default=True,
+            metavar="NAME",
+            help="Which processor the exits are counted for; see `vmirom policies`.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def queue_option(function: F) -> F:
+    """The capacity of the batching flavour's queue."""
+    return click.option(
+        "--queue",
+        type=click.IntRange(1, MAX_CAPACITY),
+        default=DEFAULT_CAPACITY,
+        show_default=True,
+        metavar="N",
+        help="Capacity of the batching ROM's queue, in records.",
+    )(function)
+
+
+def as_json(function: F) -> F:
+    """Print JSON instead of a table."""
+    return click.option("--json", "json_output", is_flag=True, help="Print one JSON object.")(
+        function
+    )
+
+
+def description(
+    policy: str,
+    intercepts: Sequence[str],
+    memory: int,
+    append: str,
+    max_instructions: int,
+    *,
+    check_shadow: bool = False,
+) -> MachineDescription:
+    """The machine that the options ask for; the guest and ROM are filled in later.
+
+    Raises `BadDescription` for a policy or intercept that does not exist.
+    """
+    return MachineDescription(
+        guest=b"",
+        command_line=append,
+        memory=memory,
+        policy=policy_named(policy).adjusted(intercepts),
+        max_instructions=max_instructions,
+        check_shadow=check_shadow,
+    )
