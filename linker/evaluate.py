@@ -47,6 +47,17 @@ def align_up(value: int, alignment: int) -> int:
     return value if alignment <= 1 else -(-value // alignment) * alignment
 
 
+def _comparable(left: Amount, right: Amount) -> tuple[Amount, Amount]:
+    """Both as absolute addresses where their offsets have nothing in common."""
+    sections_differ = (
+        left.section is not None and right.section is not None
+    ) and left.section is not right.section
+    mixed = (left.section is None) != (right.section is None) and (left.absolute or right.absolute)
+    if sections_differ or mixed:
+        return Amount(left.address, absolute=True), Amount(right.address, absolute=True)
+    return left, right
+
+
 _COMPARISONS: dict[str, Callable[[int, int], bool]] = {
     "==": lambda a, b: a == b,
     "!=": lambda a, b: a != b,
@@ -113,15 +124,7 @@ class Evaluator:
         return Amount(value, operand.section, operand.absolute)
 
     def _binary(self, node: BinaryNode, left: Amount, right: Amount) -> Amount:
-        sections_differ = (
-            left.section is not None and right.section is not None
-        ) and left.section is not right.section
-        mixed = (left.section is None) != (right.section is None) and (
-            left.absolute or right.absolute
-        )
-        if sections_differ or mixed:
-            left = Amount(left.address, absolute=True)
-            right = Amount(right.address, absolute=True)
+        left, right = _comparable(left, right)
         operator = node.operator
         if operator in _COMPARISONS:
             return Amount(int(_COMPARISONS[operator](left.value, right.value)))
@@ -153,7 +156,7 @@ class Evaluator:
             return Amount(values[0].address, absolute=True)
         if name in ("MAX", "MIN"):
             choose = max if name == "MAX" else min
-            return choose(values[0], values[1], key=lambda amount: amount.address)
+            return choose(*_comparable(values[0], values[1]), key=lambda amount: amount.value)
         return self._align(node, values)
 
     def _align(self, node: Call, values: list[Amount]) -> Amount:

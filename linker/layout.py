@@ -141,7 +141,9 @@ class Layout:
                     defined = self.definitions.get(one.symbol)
                     if defined is not None:
                         raise DuplicateSymbolError(
-                            one.symbol, defined[0].name, f"{self.script.name}:{one.line}"
+                            one.symbol,
+                            defined[0].locate(defined[1]),
+                            f"{self.script.name}:{one.line}",
                         )
         self._wanted = frozenset(
             symbol.name
@@ -266,24 +268,18 @@ class Layout:
                 case Assignment():
                     self._define(statement)
         evaluator.section = None
-        # A section that came to nothing is not in the image and moves nothing.
-        evaluator.dot = (
-            Amount(address + output.size, absolute=True)
-            if output.size or rule.address is not None
-            else before
-        )
+        # A section that came to nothing is not in the image and moves nothing. (ld may
+        # move on when the script defines symbols in it, depending on what follows.)
+        evaluator.dot = Amount(address + output.size, absolute=True) if output.size else before
 
     def _grow(self, output: Output, size: int) -> None:
         output.size = size
         self._evaluator.dot = Amount(size, output)
 
     def _place(self, output: Output, inputs: list[Placed], fill: bytes | None) -> None:
-        forced = output.rule.subalignment
         for placed in inputs:
-            alignment = (
-                placed.section.alignment if forced is None else self._evaluator.value(forced).value
-            )
-            offset = align_up(output.address + output.size, alignment) - output.address
+            end = output.address + output.size
+            offset = align_up(end, placed.section.alignment) - output.address
             self._gap(output, offset, fill)
             placed.offset = offset
             self._grow(output, offset + placed.section.size)

@@ -89,12 +89,10 @@ def _definitions(objects: Sequence[ObjectFile]) -> dict[str, tuple[ObjectFile, S
             if before is None or before[1].binding == Binding.WEAK != symbol.binding:
                 found[symbol.name] = (obj, symbol)
             elif symbol.binding == Binding.GLOBAL:
-                raise DuplicateSymbolError(symbol.name, _where(*before), _where(obj, symbol))
+                raise DuplicateSymbolError(
+                    symbol.name, before[0].locate(before[1]), obj.locate(symbol)
+                )
     return found
-
-
-def _where(obj: ObjectFile, symbol: Symbol) -> str:
-    return f"{obj.name}({symbol.section.name if symbol.section else '*ABS*'})"
 
 
 def _check_overlap(outputs: list[Output]) -> None:

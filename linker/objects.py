@@ -142,6 +142,10 @@ class ObjectFile:
                 return symbol
         raise KeyError(name)
 
+    def locate(self, symbol: Symbol) -> str:
+        """Where the object defines a symbol, for messages."""
+        return f"{self.name}({symbol.section.name if symbol.section else '*ABS*'})"
+
     def describe(self, section: Section, offset: int) -> str:
         """The place as a reader knows it: the nearest label at or below, and the distance."""
         best: Symbol | None = None

@@ -153,7 +153,6 @@ class OutputSection:
     line: int
     address: Node | None = None
     alignment: Node | None = None
-    subalignment: Node | None = None
     fill: bytes | None = None
 
     @property

@@ -220,7 +220,19 @@ class _Parser:
                 raise ScriptError(self.name, line, f"section type of {name} is not supported")
             address = self.expression()
             self.expect(":")
-        attributes = self.section_attributes(name)
+        alignment = None
+        while not self.accept("{"):
+            attribute = self.match(_SYMBOL)
+            if attribute != "ALIGN":
+                raise self.fail(f"{attribute or 'this'} is not supported before '{{' of {name}")
+            self.expect("(")
+            alignment = self.expression()
+            self.expect(")")
+        return self.section_body(name, line, address, alignment)
+
+    def section_body(
+        self, name: str, line: int, address: Node | None, alignment: Node | None
+    ) -> OutputSection:
         statements: list[SectionStatement] = []
         while not self.accept("}"):
             if not self.accept(";"):
@@ -231,27 +243,7 @@ class _Parser:
         elif self.peek(_PLACEMENT) is not None:
             raise self.fail(f"memory regions and segments ({name}) are not supported")
         self.accept(",")
-        return OutputSection(
-            name,
-            tuple(statements),
-            line,
-            address,
-            attributes.get("ALIGN"),
-            attributes.get("SUBALIGN"),
-            fill,
-        )
-
-    def section_attributes(self, name: str) -> dict[str, Node]:
-        """What stands between ":" and "{"."""
-        attributes: dict[str, Node] = {}
-        while not self.accept("{"):
-            attribute = self.match(_SYMBOL)
-            if attribute not in ("ALIGN", "SUBALIGN"):
-                raise self.fail(f"{attribute or 'this'} is not supported before '{{' of {name}")
-            self.expect("(")
-            attributes[attribute] = self.expression()
-            self.expect(")")
-        return attributes
+        return OutputSection(name, tuple(statements), line, address, alignment, fill)
 
     def section_statement(self) -> SectionStatement:
         start, line = self.position, self.line

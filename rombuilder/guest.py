@@ -8,6 +8,7 @@ from types import MappingProxyType
 from linker.image import Image
 from linker.link import link
 from linker.map import render_map
+from linker.objects import ObjectFile
 from linker.script_parser import read_script
 from rombuilder.assembler import assemble
 from rombuilder.errors import BuildError
@@ -21,6 +22,7 @@ __all__ = [
     "UnknownGuestError",
     "build_guest",
     "guest_names",
+    "guest_object",
     "guest_summary",
 ]
 
@@ -86,6 +88,16 @@ def guest_summary(name: str) -> str:
     return ""
 
 
+def guest_object(name: str, *, defines: Mapping[str, int] = _NO_DEFINES) -> ObjectFile:
+    """Assemble a guest's source. Raises `BuildError`."""
+    folder = guests_dir()
+    return assemble(
+        folder / f"{name}.S",
+        symbols={**assembler_symbols(), **defines},
+        include_dirs=[folder, folder / "lib"],
+    )
+
+
 def build_guest(name: str, *, defines: Mapping[str, int] = _NO_DEFINES) -> GuestImage:
     """Build a guest from source; the same arguments give the same bytes.
 
@@ -93,11 +105,5 @@ def build_guest(name: str, *, defines: Mapping[str, int] = _NO_DEFINES) -> Guest
     `BuildError` or a `LinkError`.
     """
     summary = guest_summary(name)
-    folder = guests_dir()
-    obj = assemble(
-        folder / f"{name}.S",
-        symbols={**assembler_symbols(), **defines},
-        include_dirs=[folder, folder / "lib"],
-    )
-    image = link([obj], read_script(folder / _SCRIPT))
+    image = link([guest_object(name, defines=defines)], read_script(guests_dir() / _SCRIPT))
     return GuestImage(name, summary, image.data, GuestPhysical(image.base - KERNEL_BASE), image)
