@@ -13,6 +13,9 @@ from vmm.core.outcome import OutcomeKind
 from vmm.machine import Machine, MachineDescription, Run
 
 GUESTS = guest_names()
+WORKLOADS = ["ctxswitch", "forkstorm", "mmapstorm", "pagefault"]
+PROBED = 33
+"""Calls that the probe makes: all of them but those it says it leaves out."""
 SMALL = "rounds=4 pages=48 tasks=3"
 MULTIBOOT_MAGIC = 0x1BADB002
 LEAST_SITE = 5
@@ -46,8 +49,8 @@ def word(data: bytes, offset: int) -> int:
     return int.from_bytes(data[offset : offset + 4], "little")
 
 
-def test_the_four_workloads_are_there() -> None:
-    assert {"forkstorm", "mmapstorm", "pagefault", "ctxswitch"} <= set(GUESTS)
+def test_the_workloads_are_there() -> None:
+    assert [*WORKLOADS, "probe"] == sorted({*WORKLOADS, "probe"} & set(GUESTS))
 
 
 @pytest.mark.parametrize("guest", GUESTS)
@@ -106,7 +109,7 @@ def test_identity_changes_no_exit(guest: str, calls: Calls) -> None:
     assert exits(identity) == exits(native)
 
 
-@pytest.mark.parametrize("guest", GUESTS)
+@pytest.mark.parametrize("guest", WORKLOADS)
 @pytest.mark.parametrize("queue", [1, 7, 128])
 def test_batching_under_the_checker(guest: str, queue: int) -> None:
     result = run(guest, rom("batching", queue=queue), "rounds=2 pages=12 tasks=3", check=True)
@@ -121,6 +124,13 @@ def test_batching_leaves_no_page_table_write_to_trap(guest: str) -> None:
     native = run(guest, None)
     batching = run(guest, rom("batching"))
     assert exits(batching)["pte_write"] <= min(1, exits(native)["pte_write"])
+
+
+def test_the_probe_makes_its_calls_through_the_rom() -> None:
+    for rom_image in (None, rom("identity"), rom("batching", calls=Calls.ALL)):
+        result = run("probe", rom_image)
+        assert result.outcome.ok, result.console
+        assert f"probe: {PROBED} calls, ok" in result.console
 
 
 def test_forkstorm_saves_what_it_promises() -> None:
