@@ -142,8 +142,8 @@ class StoreEmulator:
             self.size = 1
         if (self.physical & 0xFFF) + (8 if op == 0xC7 else self.size) > 4096:
             return False
-        # A bit offset in a register moves the access by whole operands, so a multiple of
-        # the operand's size stays one.
+        # A bit offset in a register moves the access away from the operand; at worst that
+        # gives up a shadow that could have been kept.
         if self.is_rest(code.effective_address(at + 1)):
             return False
         if op in (0xAB, 0xB3, 0xBB, 0xBA):
