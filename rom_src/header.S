@@ -73,7 +73,7 @@ entry16:
 	jmp vmi_init
 	.org VMI_GET_RELOC_OFFSET
 	jmp get_reloc
-	.balign 8
+	.org VMI_GET_RELOC_OFFSET + 8
 
 # Linux refuses every licence but "GPL" and "GPL v2".  The sources are GPL-2.0-or-later.
 license:
