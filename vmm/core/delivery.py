@@ -163,6 +163,8 @@ class Delivery:
             stack_selector = self.value & 0xFFFF
             fault = self.descriptor(stack_selector, outside)
             if fault != DONE:
+                if fault >> 16 == PAGE_FAULT:
+                    return fault
                 return (INVALID_TSS << 16) | (stack_selector & 0xFFFC) | outside
             self.stack_low = self.low
             self.stack_high = self.high

@@ -56,7 +56,7 @@ class GuestPaging:
 
         A table outside RAM counts as one without present entries.
         """
-        self.pte = 0
+        self.pde = self.pte = 0
         if not self.enabled():
             self.pde = IDENTITY_ENTRY
             self.large = self.user = self.writable = True
