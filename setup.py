@@ -14,7 +14,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-HOT = ["batch", "blocks", "counters", "cpustate", "delivery", "fetch", "hooks", "links", "memory", "paging",
+HOT = ["batch", "blocks", "counters", "cpustate", "delivery", "doorbell", "fetch", "hooks", "links", "memory", "paging",
+       "privileged",
        "shadow", "stores", "vcpu"]  # fmt: skip
 REQUIRED = os.environ.get("VMIROM_REQUIRE_COMPILED") == "1"
 

@@ -15,6 +15,7 @@ from vmm.core.checker import ShadowChecker
 from vmm.core.cpuid import cpuid
 from vmm.core.cpustate import CpuState
 from vmm.core.errors import BadDescription
+from vmm.core.event import Event
 from vmm.core.hooks import callbacks
 from vmm.core.ledger import Ledger
 from vmm.core.memory import GuestMemory
@@ -214,7 +215,7 @@ class Machine:
         cpu.set_reg(_EBX, _BOOT_INFO)
         cpu.set_reg(_ESP, _STACK)
         cpu.set_eflags(2)
-        self.vcpu.power_on()
+        self.vcpu.privileged.power_on()
         cpu.set_eip(image.entry)
 
     def run(self) -> Run:
@@ -239,14 +240,14 @@ class Machine:
                 notices=vcpu.queue.notices,
                 flushes=vcpu.queue.drains,
                 largest_batch=vcpu.queue.largest,
-                hypercalls=vcpu.hypercalls,
+                hypercalls=vcpu.counters.total(Event.HYPERCALL),
             ),
             calls={
                 _call_name(row): CallUse(count, instructions)
                 for row, (count, instructions) in vcpu.meter.calls().items()
             },
             console=self.console.text,
-            complaints=tuple(vcpu.complaints),
+            complaints=tuple(vcpu.doorbell.complaints),
             rom_sha256=None if about.rom is None else hashlib.sha256(about.rom).hexdigest(),
             guest_sha256=hashlib.sha256(about.guest).hexdigest(),
             memory_crc=zlib.crc32(self.ram),

@@ -61,6 +61,10 @@ class Counters:
         self.heavy[event] += 1
         return self.count(event, qualifier, eip)
 
+    def total(self, event):
+        """How often an event happened."""
+        return int(self.events[event])
+
     def totals(self):
         """{event: (all, of which heavy)} of the events that happened."""
         return {

@@ -3,9 +3,11 @@ from vmm.core.blocks cimport BlockMeter
 from vmm.core.counters cimport Counters
 from vmm.core.cpustate cimport CpuState
 from vmm.core.delivery cimport Delivery
+from vmm.core.doorbell cimport DoorbellPort
 from vmm.core.fetch cimport InstructionBytes
 from vmm.core.memory cimport GuestMemory
 from vmm.core.paging cimport GuestPaging
+from vmm.core.privileged cimport PrivilegedRegisters
 from vmm.core.shadow cimport ShadowMmu
 from vmm.core.stores cimport StoreEmulator
 
@@ -18,12 +20,11 @@ cdef class Vcpu:
     cdef readonly BatchQueue queue
     cdef readonly BlockMeter meter
     cdef readonly Delivery delivery
+    cdef readonly PrivilegedRegisters privileged
+    cdef readonly DoorbellPort doorbell
     cdef InstructionBytes code
     cdef StoreEmulator stores
     cdef object ports
-    cdef object msrs
-    cdef object cpuid
-    cdef unsigned int[::1] dr
     cdef public bint fault_mask
     cdef public bint irq_pending
     cdef public bint window_wanted
@@ -33,18 +34,11 @@ cdef class Vcpu:
     cdef public object error
     cdef public object after_exit
     cdef object keep
-    cdef readonly object complaints
-    cdef readonly unsigned long long hypercalls
 
     cdef int exited(self, unsigned int number) except -1
     cdef int page_fault(self, unsigned int eip) except -1
-    cdef int control_register(self, unsigned int eip, bint write) except -1
-    cdef int debug_register(self, unsigned int eip, bint write) except -1
     cdef int software_interrupt(self, unsigned int eip) except -1
-    cdef int skip(self, unsigned int eip) except -1
-    cpdef int set_cr3(self, unsigned int value) except -1
     cdef int invlpg(self, unsigned int eip) except -1
-    cdef unsigned int ring(self, unsigned int function, unsigned int argument, unsigned int eip) except? 0xFFFFFFFF
     cdef unsigned int port_in(self, unsigned int port, unsigned int size) except? 0xFFFFFFFE
     cdef int port_out(self, unsigned int port, unsigned int size, unsigned int value) except -1
     cdef void block(self, unsigned int address, unsigned int size) noexcept nogil

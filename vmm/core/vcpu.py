@@ -7,20 +7,20 @@ go on. Whether the event is an exit is decided later, by the policy; nothing her
 depends on it, apart from what the policy tells the ROM.
 """
 
-from array import array
-
 import cython
 
-from vmi.doorbell import PORT, SIGNATURE, Doorbell, Feature
-from vmm.core.batch import BatchQueue, QueueRefused
+from vmi.doorbell import PORT, SIGNATURE
+from vmm.core.batch import BatchQueue
 from vmm.core.blocks import BlockMeter
 from vmm.core.counters import Counters
 from vmm.core.cpustate import CpuState
 from vmm.core.delivery import Delivery
+from vmm.core.doorbell import DoorbellPort
 from vmm.core.errors import EngineFailure, Unsupported
 from vmm.core.event import Event
 from vmm.core.fetch import InstructionBytes
 from vmm.core.paging import GuestPaging
+from vmm.core.privileged import PrivilegedRegisters
 from vmm.core.shadow import ShadowMmu
 from vmm.core.stop import Stop
 from vmm.core.stores import StoreEmulator
@@ -30,24 +30,15 @@ LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 PTE_WRITE = cython.declare(cython.uint, Event.PTE_WRITE)
 SHADOW_FILL = cython.declare(cython.uint, Event.SHADOW_FILL)
 PAGE_FAULT = cython.declare(cython.uint, Event.PAGE_FAULT)
-CR_READ = cython.declare(cython.uint, Event.CR_READ)
-MASKED_CR_READ = cython.declare(cython.uint, Event.MASKED_CR_READ)
-CR_WRITE = cython.declare(cython.uint, Event.CR_WRITE)
 INVLPG = cython.declare(cython.uint, Event.INVLPG)
 HLT = cython.declare(cython.uint, Event.HLT)
-CPUID = cython.declare(cython.uint, Event.CPUID)
-MSR = cython.declare(cython.uint, Event.MSR)
 IO = cython.declare(cython.uint, Event.IO)
 MMIO = cython.declare(cython.uint, Event.MMIO)
-HYPERCALL = cython.declare(cython.uint, Event.HYPERCALL)
-DR_ACCESS = cython.declare(cython.uint, Event.DR_ACCESS)
-RDTSC = cython.declare(cython.uint, Event.RDTSC)
 WBINVD = cython.declare(cython.uint, Event.WBINVD)
 NX_FETCH = cython.declare(cython.uint, Event.NX_FETCH)
 BYPASSED_FAULT = cython.declare(cython.uint, Event.BYPASSED_FAULT)
 SOFTWARE_INTERRUPT = cython.declare(cython.uint, Event.SOFTWARE_INTERRUPT)
 EXCEPTION = cython.declare(cython.uint, Event.EXCEPTION)
-INTERRUPT_WINDOW = cython.declare(cython.uint, Event.INTERRUPT_WINDOW)
 
 STOP_LIMIT = cython.declare(cython.uint, Stop.LIMIT)
 STOP_DEADLINE = cython.declare(cython.uint, Stop.DEADLINE)
@@ -79,47 +70,22 @@ TABLE_WRITE = cython.declare(cython.int, 3)
 
 EAX = cython.declare(cython.uint, 0)
 ECX = cython.declare(cython.uint, 1)
-EDX = cython.declare(cython.uint, 2)
-EBX = cython.declare(cython.uint, 3)
-GENERAL_PROTECTION = cython.declare(cython.uint, 13)
 PAGE_FAULT_VECTOR = cython.declare(cython.uint, 14)
 BREAKPOINT = cython.declare(cython.uint, 3)
 OVERFLOW = cython.declare(cython.uint, 4)
 UNDEFINED_OPCODE = cython.declare(cython.uint, 6)
 NO_ERROR_CODE = cython.declare(cython.int, -1)
-INTERRUPT_FLAG = cython.declare(cython.uint, 0x200)
 IOPL_SHIFT = cython.declare(cython.uint, 12)
 
-CR0_PE = cython.declare(cython.uint, 0x1)
-CR0_ET = cython.declare(cython.uint, 0x10)
-CR0_TS = cython.declare(cython.uint, 0x8)
-CR0_WP = cython.declare(cython.uint, 0x10000)
-# The processor itself always runs protected, paged and with write protection.
-REAL_CR0 = cython.declare(cython.uint, 0x80010001)
-CR4_PSE = cython.declare(cython.uint, 0x10)
-CR4_PAE = cython.declare(cython.uint, 0x20)
-CR4_KNOWN = cython.declare(cython.uint, 0x7FF)
-# OSFXSR and OSXMMEXCPT reach the real CR4; all else there is the shadow's.
-CR4_SSE = cython.declare(cython.uint, 0x600)
 
 DOORBELL_PORT = cython.declare(cython.uint, PORT)
 DOORBELL_SIGNATURE = cython.declare(cython.uint, SIGNATURE)
-ATTACH = cython.declare(cython.uint, Doorbell.ATTACH)
-FLUSH = cython.declare(cython.uint, Doorbell.FLUSH)
-INVALIDATE_PAGE = cython.declare(cython.uint, Doorbell.INVALIDATE_PAGE)
-FLUSH_TLB = cython.declare(cython.uint, Doorbell.FLUSH_TLB)
-SET_CR3 = cython.declare(cython.uint, Doorbell.SET_CR3)
-UPDATE_ENTRY = cython.declare(cython.uint, Doorbell.UPDATE_ENTRY)
-QUEUE_FULL = cython.declare(cython.uint, Doorbell.QUEUE_FULL)
-ATTACHED = cython.declare(cython.uint, Feature.ATTACHED)
 
 # Virtual time that slow operations take on top of their instruction: what a kernel
 # that polls must see pass (measured on a Linux boot that spins on both).
 PORT_NS = cython.declare(cython.ulonglong, 400)
-RDTSC_NS = cython.declare(cython.ulonglong, 200)
 
 WRITE_DIRECTION = cython.declare(cython.uint, 0x1000000)
-COMPLAINTS = 16
 
 
 @cython.final
@@ -128,8 +94,8 @@ class Vcpu:
     """One virtual CPU: the kernel side of every exit.
 
     `ports` serves port accesses (`read(port, size)`, `write(port, size, value)`);
-    an access that it answers is a heavy exit. `cpuid` maps leaves to EAX, EBX, ECX,
-    EDX, `msrs` register numbers to values.
+    an access that it answers is a heavy exit. `cpuid` and `msrs` are as in
+    `PrivilegedRegisters`.
     """
 
     def __init__(
@@ -146,9 +112,11 @@ class Vcpu:
         self.code = InstructionBytes(cpu, memory, self.paging)
         self.stores = StoreEmulator(cpu, memory, self.paging, self.code)
         self.ports = ports
-        self.cpuid = cpuid
-        self.msrs = msrs
-        self.dr = array("I", [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 0x400])
+        self.privileged = PrivilegedRegisters(
+            cpu, self.paging, self.shadow, self.queue, self.counters, self.meter, self.delivery,
+            self.code, cpuid, msrs,
+        )  # fmt: skip
+        self.doorbell = DoorbellPort(cpu, self.paging, self.shadow, self.queue, self.counters)
         self.fault_mask = False
         self.irq_pending = False
         self.window_wanted = False
@@ -157,15 +125,7 @@ class Vcpu:
         self.stop_reason = 0
         self.error = None
         self.after_exit = None
-        self.hypercalls = 0
-        self.complaints = []
         self.keep = []
-
-    def power_on(self):
-        """Switch the processor to the shadow tables; the guest sees paging off."""
-        self.cpu.write_cr4(CR4_PAE)
-        self.shadow.load_root()
-        self.cpu.write_cr0(self.paging.cr0 | REAL_CR0)
 
     # ---- exits
 
@@ -182,24 +142,21 @@ class Vcpu:
         elif code == EXIT_SWINT:
             self.software_interrupt(eip)
         elif code < EXIT_CR_WRITE:
-            self.control_register(eip, False)
+            self.privileged.control_register(eip, False)
         elif code < EXIT_DR_READ:
-            self.control_register(eip, True)
+            self.privileged.control_register(eip, True)
         elif code < EXIT_DR_WRITE:
-            self.debug_register(eip, False)
+            self.privileged.debug_register(eip, False)
         elif code < EXIT_EXCEPTION:
-            self.debug_register(eip, True)
+            self.privileged.debug_register(eip, True)
         elif code < EXIT_EXCEPTION_END:
             self.exception(code - EXIT_EXCEPTION, eip)
         elif code == EXIT_INVLPG:
             self.invlpg(eip)
         elif code == EXIT_RDTSC:
-            self.counters.count(RDTSC, 0, eip)
-            self.meter.charged_ns += RDTSC_NS
-            self.set_pair(self.meter.now())
-            self.skip(eip)
+            self.privileged.time_stamp(eip)
         elif code == EXIT_CPUID:
-            self.identify(eip)
+            self.privileged.identify(eip)
         elif code == EXIT_HLT:
             self.counters.count(HLT, 0, eip)
             cpu.set_eip(eip + 1)
@@ -208,10 +165,10 @@ class Vcpu:
             cpu.clear_interrupt_shadow()
             self.halt(STOP_HALTED)
         elif code == EXIT_MSR:
-            self.model_specific_register(eip)
+            self.privileged.model_specific_register(eip)
         elif code == EXIT_WBINVD or code == EXIT_INVD:
             self.counters.count(WBINVD, 0, eip)
-            self.skip(eip)
+            self.privileged.skip(eip)
         else:
             raise EngineFailure(f"exit code {code:#x} at {eip:#010x} has no handler")
         if self.after_exit is not None:
@@ -311,152 +268,6 @@ class Vcpu:
         self.meter.retire()
         return self.cpu.set_eip(eip + at + 2 + self.code.operand_length(at + 2))
 
-    def skip(self, eip: cython.uint) -> cython.int:
-        """Go on after a two-byte opcode without operands."""
-        self.code.load(eip)
-        self.meter.retire()
-        return self.cpu.set_eip(eip + self.code.skip_prefixes() + 2)
-
-    def set_pair(self, value: cython.ulonglong):
-        """EDX:EAX = value."""
-        self.cpu.set_reg(EAX, cython.cast(cython.uint, value & LOW_32))
-        self.cpu.set_reg(EDX, cython.cast(cython.uint, (value >> 32) & LOW_32))
-
-    def identify(self, eip: cython.uint):
-        """CPUID."""
-        leaf = int(self.cpu.reg(EAX))
-        self.counters.count(CPUID, leaf, eip)
-        eax, ebx, ecx, edx = self.cpuid(leaf)
-        self.cpu.set_reg(EAX, eax)
-        self.cpu.set_reg(EBX, ebx)
-        self.cpu.set_reg(ECX, ecx)
-        self.cpu.set_reg(EDX, edx)
-        self.skip(eip)
-
-    def model_specific_register(self, eip: cython.uint):
-        """RDMSR and WRMSR; a register that is not there faults."""
-        number = int(self.cpu.reg(ECX))
-        self.counters.count(MSR, number, eip)
-        self.code.load(eip)
-        write: cython.bint = self.code.byte(self.code.skip_prefixes() + 1) == 0x30
-        if number not in self.msrs:
-            self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
-            return
-        if write:
-            self.msrs[number] = self.cpu.reg(EAX) | (int(self.cpu.reg(EDX)) << 32)
-        else:
-            self.set_pair(self.msrs[number])
-        self.skip(eip)
-
-    # ---- control and debug registers
-
-    def control_register(self, eip: cython.uint, write: cython.bint) -> cython.int:
-        """MOV to or from CR0, CR3, CR4; CLTS, LMSW and SMSW arrive here too."""
-        cpu: CpuState = self.cpu
-        code: InstructionBytes = self.code
-        code.load(eip)
-        at: cython.uint = code.skip_prefixes() + 1
-        opcode: cython.uint = code.byte(at)
-        operand: cython.uint = code.byte(at + 1)
-        number: cython.uint = (operand >> 3) & 7
-        paging: GuestPaging = self.paging
-        if opcode == 0x06:
-            self.counters.count(CR_WRITE, 0, eip)
-            self.set_cr0(paging.cr0 & ~CR0_TS)
-            self.meter.retire()
-            return cpu.set_eip(eip + at + 1)
-        if opcode == 0x01:
-            return self.machine_status_word(eip, at, write)
-        if opcode == 0x20:
-            self.counters.count(CR_READ if number == 3 else MASKED_CR_READ, number, eip)
-            value: cython.uint = paging.cr4
-            if number == 0:
-                value = paging.cr0
-            elif number == 3:
-                value = paging.cr3
-            cpu.set_reg(operand & 7, value)
-        elif opcode == 0x22:
-            self.counters.count(CR_WRITE, number, eip)
-            value = cpu.reg(operand & 7)
-            if number == 3:
-                self.queue.drain()
-                self.set_cr3(value)
-            elif not (self.set_cr0(value) if number == 0 else self.set_cr4(value)):
-                return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
-        else:
-            raise EngineFailure(f"opcode 0f {opcode:02x} exited as a control-register access")
-        self.meter.retire()
-        return cpu.set_eip(eip + at + 2)
-
-    def machine_status_word(self, eip: cython.uint, at: cython.uint, write: cython.bint):
-        """LMSW and SMSW in their register forms; kernels use no other."""
-        operand: cython.uint = self.code.byte(at + 1)
-        if operand < 0xC0:
-            raise Unsupported(f"LMSW or SMSW with a memory operand at {eip:#010x}")
-        number: cython.uint = operand & 7
-        if write:
-            self.counters.count(CR_WRITE, 0, eip)
-            value: cython.uint = self.cpu.reg(number) & 0xF
-            # LMSW can set PE but never clear it.
-            self.set_cr0((self.paging.cr0 & ~cython.cast(cython.uint, 0xE)) | value)
-        else:
-            self.counters.count(MASKED_CR_READ, 0, eip)
-            self.cpu.set_reg(number, self.paging.cr0)
-        self.meter.retire()
-        return self.cpu.set_eip(eip + at + 2)
-
-    def set_cr0(self, value: cython.uint):
-        """Load the guest's CR0; false for a combination that faults."""
-        value = value | CR0_ET
-        if not value & CR0_PE:
-            if value >> 31:
-                return False
-            raise Unsupported(f"return to real mode at {self.cpu.eip():#010x}")
-        changed: cython.uint = value ^ self.paging.cr0
-        self.paging.cr0 = value
-        self.cpu.write_cr0(value | REAL_CR0)
-        if changed & CR0_WP:
-            self.shadow.reset()
-        elif changed >> 31:
-            self.shadow.load_root()
-        return True
-
-    def set_cr3(self, value: cython.uint) -> cython.int:
-        """Load the guest's CR3."""
-        self.paging.cr3 = value
-        return self.shadow.load_root()
-
-    def set_cr4(self, value: cython.uint):
-        """Load the guest's CR4; false for reserved bits."""
-        if value & ~CR4_KNOWN:
-            return False
-        if value & CR4_PAE:
-            raise Unsupported(f"PAE paging at {self.cpu.eip():#010x}")
-        changed: cython.uint = value ^ self.paging.cr4
-        self.paging.cr4 = value
-        self.cpu.write_cr4((value & CR4_SSE) | CR4_PAE)
-        if changed & CR4_PSE:
-            self.shadow.reset()
-        else:
-            self.cpu.flush_tlb()
-        return True
-
-    def debug_register(self, eip: cython.uint, write: cython.bint) -> cython.int:
-        """MOV to or from a debug register; kept, without breakpoints being set."""
-        self.code.load(eip)
-        at: cython.uint = self.code.skip_prefixes() + 2
-        operand: cython.uint = self.code.byte(at)
-        number: cython.uint = (operand >> 3) & 7
-        self.counters.count(DR_ACCESS, number, eip)
-        if number == 4 or number == 5:
-            number += 2
-        if write:
-            self.dr[number] = self.cpu.reg(operand & 7)
-        else:
-            self.cpu.set_reg(operand & 7, self.dr[number])
-        self.meter.retire()
-        return self.cpu.set_eip(eip + at + 1)
-
     # ---- ports and the doorbell
 
     def port_in(self, port: cython.uint, size: cython.uint) -> cython.uint:
@@ -478,7 +289,7 @@ class Vcpu:
         eip: cython.uint = cpu.eip()
         self.check_port_right(port, eip)
         if port == DOORBELL_PORT and size == 4:
-            cpu.set_reg(EAX, self.ring(value, cpu.reg(ECX), eip))
+            cpu.set_reg(EAX, self.doorbell.ring(value, cpu.reg(ECX), eip))
             if self.after_exit is not None:
                 self.after_exit()
             return 0
@@ -490,53 +301,6 @@ class Vcpu:
         """The engine lets ring 3 do I/O; a real processor faults, so the run ends here."""
         if self.cpu.cpl() > (self.cpu.eflags() >> IOPL_SHIFT) & 3:
             raise Unsupported(f"access to port {port:#x} in ring {self.cpu.cpl()} at {eip:#010x}")
-
-    def ring(self, function: cython.uint, argument: cython.uint, eip: cython.uint) -> cython.uint:
-        """The doorbell: answers what the ROM finds in EAX."""
-        self.counters.count(HYPERCALL, function, eip)
-        self.hypercalls += 1
-        if function == ATTACH:
-            return self.attach(argument, eip)
-        if not self.queue.attached:
-            self.complain(f"doorbell function {function} at {eip:#010x} before a queue is attached")
-            return 0
-        self.queue.drain()
-        if function == SET_CR3:
-            self.set_cr3(argument)
-        elif function == INVALIDATE_PAGE or function == FLUSH_TLB:
-            self.cpu.flush_tlb()
-        elif function == UPDATE_ENTRY:
-            physical: cython.Py_ssize_t = self.paging.translate(argument, False, False)
-            if physical < 0:
-                self.complain(
-                    f"doorbell UPDATE_ENTRY at {eip:#010x}: {argument:#010x} is not mapped"
-                )
-                return 0
-            self.shadow.entry_written(cython.cast(cython.uint, physical))
-        elif function == QUEUE_FULL:
-            if not argument & 3:
-                self.complain(f"doorbell QUEUE_FULL at {eip:#010x}: {argument:#010x} is no record")
-                return 0
-            self.queue.apply(argument)
-        elif function != FLUSH:
-            self.complain(f"doorbell function {function} at {eip:#010x} does not exist")
-            return 0
-        self.shadow.flush_if_stale()
-        return ATTACHED
-
-    def attach(self, address, eip):
-        """ATTACH: accept a queue, or say why not in the run's report."""
-        try:
-            self.queue.attach(address)
-        except QueueRefused as refusal:
-            self.complain(f"doorbell ATTACH at {eip:#010x} refused: {refusal}")
-            return 0
-        return self.queue.offered
-
-    def complain(self, text):
-        """Note what the guest did wrong; a guest that goes on and on is cut short."""
-        if len(self.complaints) < COMPLAINTS:
-            self.complaints.append(text)
 
     # ---- time and stopping
 

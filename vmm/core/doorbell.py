@@ -1,0 +1,94 @@
+"""The monitor's end of the doorbell; vmi/doorbell.py describes its functions.
+
+A ROM can ask for nonsense: it gets 0 in EAX, a line in the run's report, and no
+effect.
+"""
+
+import cython
+
+from vmi.doorbell import Doorbell, Feature
+from vmm.core.batch import BatchQueue, QueueRefused
+from vmm.core.counters import Counters
+from vmm.core.cpustate import CpuState
+from vmm.core.event import Event
+from vmm.core.paging import GuestPaging
+from vmm.core.shadow import ShadowMmu
+
+HYPERCALL = cython.declare(cython.uint, Event.HYPERCALL)
+ATTACH = cython.declare(cython.uint, Doorbell.ATTACH)
+FLUSH = cython.declare(cython.uint, Doorbell.FLUSH)
+INVALIDATE_PAGE = cython.declare(cython.uint, Doorbell.INVALIDATE_PAGE)
+FLUSH_TLB = cython.declare(cython.uint, Doorbell.FLUSH_TLB)
+SET_CR3 = cython.declare(cython.uint, Doorbell.SET_CR3)
+UPDATE_ENTRY = cython.declare(cython.uint, Doorbell.UPDATE_ENTRY)
+QUEUE_FULL = cython.declare(cython.uint, Doorbell.QUEUE_FULL)
+ATTACHED = cython.declare(cython.uint, Feature.ATTACHED)
+COMPLAINTS = 16
+
+
+@cython.final
+@cython.cclass
+class DoorbellPort:
+    """Serves the hypercalls of one CPU; `complaints` are the first few that made no sense."""
+
+    def __init__(
+        self,
+        cpu: CpuState,
+        paging: GuestPaging,
+        shadow: ShadowMmu,
+        queue: BatchQueue,
+        counters: Counters,
+    ):
+        self.cpu = cpu
+        self.paging = paging
+        self.shadow = shadow
+        self.queue = queue
+        self.counters = counters
+        self.complaints = []
+
+    def ring(self, function: cython.uint, argument: cython.uint, eip: cython.uint) -> cython.uint:
+        """The doorbell: answers what the ROM finds in EAX."""
+        self.counters.count(HYPERCALL, function, eip)
+        if function == ATTACH:
+            return self.attach(argument, eip)
+        if not self.queue.attached:
+            self.complain(f"doorbell function {function} at {eip:#010x} before a queue is attached")
+            return 0
+        self.queue.drain()
+        if function == SET_CR3:
+            self.paging.cr3 = argument
+            self.shadow.load_root()
+        elif function == INVALIDATE_PAGE or function == FLUSH_TLB:
+            self.cpu.flush_tlb()
+        elif function == UPDATE_ENTRY:
+            physical: cython.Py_ssize_t = self.paging.translate(argument, False, False)
+            if physical < 0:
+                self.complain(
+                    f"doorbell UPDATE_ENTRY at {eip:#010x}: {argument:#010x} is not mapped"
+                )
+                return 0
+            self.shadow.entry_written(cython.cast(cython.uint, physical))
+        elif function == QUEUE_FULL:
+            if not argument & 3:
+                self.complain(f"doorbell QUEUE_FULL at {eip:#010x}: {argument:#010x} is no record")
+                return 0
+            self.queue.apply(argument)
+        elif function != FLUSH:
+            self.complain(f"doorbell function {function} at {eip:#010x} does not exist")
+            return 0
+        self.shadow.flush_if_stale()
+        return ATTACHED
+
+    def attach(self, address, eip):
+        """ATTACH: accept a queue, or say why not in the run's report."""
+        try:
+            self.queue.attach(address)
+        except QueueRefused as refusal:
+            self.complain(f"doorbell ATTACH at {eip:#010x} refused: {refusal}")
+            return 0
+        return self.queue.offered
+
+    def complain(self, text):
+        """Note what the guest did wrong; a guest that goes on and on is cut short."""
+        if len(self.complaints) < COMPLAINTS:
+            self.complaints.append(text)

@@ -1,0 +1,32 @@
+from vmm.core.batch cimport BatchQueue
+from vmm.core.blocks cimport BlockMeter
+from vmm.core.counters cimport Counters
+from vmm.core.cpustate cimport CpuState
+from vmm.core.delivery cimport Delivery
+from vmm.core.fetch cimport InstructionBytes
+from vmm.core.paging cimport GuestPaging
+from vmm.core.shadow cimport ShadowMmu
+
+cdef class PrivilegedRegisters:
+    cdef CpuState cpu
+    cdef GuestPaging paging
+    cdef ShadowMmu shadow
+    cdef BatchQueue queue
+    cdef Counters counters
+    cdef BlockMeter meter
+    cdef Delivery delivery
+    cdef InstructionBytes code
+    cdef object cpuid
+    cdef object msrs
+    cdef unsigned int[::1] dr
+
+    cdef int control_register(self, unsigned int eip, bint write) except -1
+    cdef int machine_status_word(self, unsigned int eip, unsigned int at, bint write) except -1
+    cdef bint set_cr0(self, unsigned int value) except? True
+    cdef bint set_cr4(self, unsigned int value) except? True
+    cdef int debug_register(self, unsigned int eip, bint write) except -1
+    cdef int identify(self, unsigned int eip) except -1
+    cdef int time_stamp(self, unsigned int eip) except -1
+    cdef int skip(self, unsigned int eip) except -1
+    cdef int model_specific_register(self, unsigned int eip) except -1
+    cdef int set_pair(self, unsigned long long value) except -1
