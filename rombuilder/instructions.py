@@ -180,7 +180,7 @@ def _encode(
     mnemonic: str,
     operands: list[Operand],
 ) -> None:
-    operands = _corrected(mnemonic, operands, unit.mode)
+    mnemonic, operands = _corrected(mnemonic, operands, unit.mode)
     texts: list[str] = []
     unknown: list[Expression] = []
     widths: list[tuple[int, ...]] = []
@@ -216,15 +216,18 @@ def _encode(
     unit.emit(encoding.code, statement.origin, fields)
 
 
-def _corrected(mnemonic: str, operands: list[Operand], mode: int) -> list[Operand]:
-    """Operands that make Keystone say what the GNU assembler says."""
+def _corrected(mnemonic: str, operands: list[Operand], mode: int) -> tuple[str, list[Operand]]:
+    """What makes Keystone say what the GNU assembler says."""
     if len(operands) != 2 or operands[0].prefix not in _WIDE:
-        return operands
-    to_segment = mnemonic in ("mov", "movw") and operands[1].prefix in _SEGMENT_REGISTERS
-    if (to_segment and mode == 32) or mnemonic in ("lar", "lsl"):
-        # A 16-bit source costs a pointless size prefix, or is refused.
-        return [Operand(OperandKind.REGISTER, prefix=_WIDE[operands[0].prefix]), operands[1]]
-    return operands
+        return mnemonic, operands
+    wide = Operand(OperandKind.REGISTER, prefix=_WIDE[operands[0].prefix])
+    if mode == 32 and mnemonic in ("mov", "movw") and operands[1].prefix in _SEGMENT_REGISTERS:
+        # A 16-bit source would cost a pointless size prefix.
+        return "mov", [wide, operands[1]]
+    if mnemonic in ("lar", "lsl"):
+        # A 16-bit source is refused; only its low half counts anyway.
+        return mnemonic, [wide, operands[1]]
+    return mnemonic, operands
 
 
 def _widths(operand: Operand, mode: int) -> tuple[int, ...]:

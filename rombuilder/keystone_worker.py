@@ -35,7 +35,7 @@ def _engines() -> dict[int, keystone.Ks]:
 
 def _assemble(engine: keystone.Ks, text: str) -> bytes:
     code, count = engine.asm(text.encode("ascii"), 0, True)  # noqa: FBT003 (Keystone's API)
-    if code is None or count != 1:
+    if not code or count != 1:
         raise ValueError("no encoding found")
     return bytes(code)
 

@@ -1,0 +1,199 @@
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rombuilder import probe as probe_module
+from rombuilder.assembler import assemble_text
+from rombuilder.inspect import inspect_rom
+from rombuilder.rom import Flavour, Rom, build_rom
+from vmi.header import HeaderError, RomHeader, checksum
+from vmi.relocation import RelocationKind
+
+IDENTITY = build_rom(Flavour.IDENTITY)
+
+
+def summed(data: bytearray) -> bytes:
+    """The image with its byte sum made 0 again."""
+    data[-1] = (data[-1] - checksum(bytes(data))) & 0xFF
+    return bytes(data)
+
+
+def with_code(symbol: str, source: str, rom: Rom = IDENTITY) -> bytes:
+    """The ROM with a function overwritten."""
+    data = bytearray(rom.data)
+    code = assemble_text(source).section(".text").data
+    offset = rom.symbols[symbol]
+    data[offset : offset + len(code)] = code
+    return summed(data)
+
+
+def patched(offset: int, value: bytes) -> bytes:
+    data = bytearray(IDENTITY.data)
+    data[offset : offset + len(value)] = value
+    return summed(data)
+
+
+def codes(data: bytes) -> list[str]:
+    return [defect.code for defect in inspect_rom(data).defects]
+
+
+@pytest.mark.parametrize("flavour", list(Flavour))
+def test_our_roms_have_no_defects(flavour: Flavour) -> None:
+    rom = build_rom(flavour)
+    found = inspect_rom(rom.data)
+    assert found.defects == ()
+    assert (found.manufacturer, found.product, found.license) == (
+        "vmirom",
+        flavour.value,
+        "GPL v2",
+    )
+    assert found.init_result == 0
+    assert len(found.calls) == 128
+    assert found.sha256 == rom.sha256
+    iret = found.calls[33]
+    assert (iret.name, iret.kind) == ("IRET", RelocationKind.JUMP_REL)
+    assert iret.offset == rom.symbols["native_IRET"]
+
+
+HEADER = RomHeader.parse(IDENTITY.data)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (IDENTITY.data[:512], "truncated"),
+        (IDENTITY.data[:-1] + b"\x01", "checksum"),
+        (patched(2, b"\0"), "size-zero"),
+        (patched(0x0D, b"\x04"), "api-version"),
+        (patched(0x18, b"\0\0"), "pcir-missing"),
+        (patched(HEADER.pcir_offset, b"X"), "pcir"),
+        (patched(HEADER.pcir_offset + 4, b"\x86\x80"), "pci-id"),
+        (patched(HEADER.pcir_offset + 0x10, b"\x01"), "pcir-size"),
+        (patched(HEADER.pcir_offset + 0x0A, b"\x04"), "pcir-length"),
+        (patched(HEADER.pnp_offset, b"X"), "pnp"),
+        (patched(HEADER.pnp_offset + 9, b"\xff"), "pnp-checksum"),
+        (patched(HEADER.license_offset, b"MIT\0"), "license"),
+        (patched(0x16, b"\xff\xff"), "license"),
+    ],
+)
+def test_header_defects(data: bytes, code: str) -> None:
+    assert code in codes(data)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "source", "expected"),
+    [
+        ("vmi_init", "mov $1, %eax\n ret", "vmi_init answers 0x1, the guest stays native"),
+        ("vmi_init", "1: jmp 1b", "vmi_init does not return within 100000 instructions"),
+        ("vmi_init", "cli\n hlt", "vmi_init does not return within"),
+        (
+            "vmi_init",
+            "xor %eax,%eax\n mov %eax, 0xc8000\n ret",
+            "writes to its own image at offset",
+        ),
+        ("vmi_init", "mov 0x12345678, %eax\n ret", r"reads from 0x12345678 \(4 bytes\)"),
+        ("vmi_init", "ud2", "raises interrupt or exception|cannot be executed"),
+        ("vmi_init", "int $0x80\n ret", "raises interrupt or exception 128"),
+        ("vmi_init", "xor %eax,%eax\n xor %ebx,%ebx\n ret", "vmi_init: EBX is not kept"),
+        ("vmi_init", "xor %eax,%eax\n ret $4", "vmi_init: the stack is not balanced"),
+        ("vmi_init", "mov $0xf0000, %eax\n jmp *%eax", "runs at 0xf0000"),
+        ("get_reloc", "mov $9, %edx\n ret", "call 0: get_reloc answered kind 9"),
+        ("get_reloc", "xor %edx,%edx\n ret", "IRET must be answered with JUMP_REL, not NONE"),
+        ("get_reloc", "mov $1,%edx\n xor %eax,%eax\n ret", "CPUID is said to be at 0x0, outside"),
+        ("get_reloc", "mov $2,%edx\n mov $0xc8010,%eax\n ret", "CPUID returns, so JUMP_REL makes"),
+        ("get_reloc", "mov $3,%edx\n ret", "call 99 does not exist, the answer is NOP"),
+        ("get_reloc", "cmp $5,%eax\n 1: je 1b\n ret", r"get_reloc\(5\) does not return"),
+        (
+            "get_reloc",
+            "xor %edx,%edx\n cmp $66,%eax\n jne 1f\n mov $3,%edx\n 1: ret",
+            "GetCycleFrequency is offered but GetCycleCounter is not",
+        ),
+    ],
+)
+def test_defects_that_show_when_it_runs(symbol: str, source: str, expected: str) -> None:
+    found = inspect_rom(with_code(symbol, source))
+    assert any(re.search(expected, d.text) for d in found.defects), found.defects
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "mov %eax, %dr7\n mov $-1,%eax\n mov %eax,%dr7\n ret",
+        "sysenter",
+        "mov %eax, %cr0\n ret",
+        "mov $-1, %eax\n mov %eax, %cr0\n mov %eax, %cr4\n mov %eax, %cr3\n ret",
+        "mov $-1, %ecx\n rep lodsb\n ret",
+        "mov $-1, %ecx\n mov $0x80000, %edi\n rep insb\n ret",
+        "mov $0x80000, %esp\n push %eax",
+        "lgdt 0xc8000\n ljmp $0x10, $0",
+    ],
+)
+def test_a_hostile_rom_does_no_harm(source: str) -> None:
+    found = inspect_rom(with_code("vmi_init", source))
+    assert found.file_size == len(IDENTITY.data)
+
+
+def test_a_crash_of_the_emulator_is_a_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.setattr(probe_module, "_WORKER", worker)
+    (defect,) = inspect_rom(IDENTITY.data).defects
+    assert defect.code == "vmi-init"
+    assert defect.text == "vmi_init kills the emulator that runs it (status -11)"
+
+
+def other_rom() -> bytearray:
+    data = bytearray(1024)
+    data[:3] = b"\x55\xaa\x02"
+    return data
+
+
+def test_a_rom_that_is_no_vmi_rom_is_not_run() -> None:
+    found = inspect_rom(summed(other_rom()))
+    assert found.defects == ()
+    assert not found.is_vmi
+    assert found.init_result is None
+    assert found.calls == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"", "image ends at 0x0"), (b"MZ" + bytes(510), "not an option ROM: it starts with 0x5a4d")],
+)
+def test_what_is_no_rom_at_all(data: bytes, message: str) -> None:
+    with pytest.raises(HeaderError, match=message):
+        inspect_rom(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(3, 1023), st.integers(0, 255)), max_size=20),
+    st.integers(32, 1024),
+)
+def test_damaged_headers_are_judged_without_failing(
+    changes: list[tuple[int, int]], length: int
+) -> None:
+    data = other_rom()
+    data[0x18:0x1C] = b"\x20\x00\x60\x00"
+    data[0x20:0x24] = b"PCIR"
+    data[0x60:0x66] = b"$PnP\x10\x02"
+    for offset, value in changes:
+        data[offset] = value
+    data[8] = 0  # never a VMI ROM: those are run
+    assert inspect_rom(bytes(data[:length])).file_size == length
+
+
+def test_debian_option_roms() -> None:
+    folder = Path("/usr/share/seabios")
+    found = sorted(folder.glob("vgabios-*.bin"))
+    if not found:
+        pytest.skip("seabios is not installed")
+    for path in found:
+        inspection = inspect_rom(path.read_bytes())
+        assert inspection.defects == (), path
+        assert inspection.header.size == path.stat().st_size

@@ -1,0 +1,104 @@
+import struct
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rombuilder.errors import BuildError, QueueCapacityError
+from rombuilder.rom import Calls, Flavour, build_rom
+from vmi.header import MAX_IMAGE_SIZE, Pcir, Pnp, RomHeader, checksum
+from vmi.queue import MAX_CAPACITY
+
+PAGE, UNIT = 0x1000, 0x800
+
+
+@pytest.mark.parametrize("flavour", list(Flavour))
+def test_finished_headers(flavour: Flavour) -> None:
+    rom = build_rom(flavour)
+    header = RomHeader.parse(rom.data)
+    assert header.is_vmi
+    assert header.size == len(rom.data)
+    assert checksum(rom.data) == 0
+    assert Pcir.parse(rom.data, header.pcir_offset).image_blocks * 512 == len(rom.data)
+    assert Pnp.parse(rom.data, header.pnp_offset).checksum_ok
+
+
+@pytest.mark.parametrize("flavour", list(Flavour))
+def test_entries_jump_to_their_code(flavour: Flavour) -> None:
+    rom = build_rom(flavour)
+    for offset, symbol in ((0x80, "vmi_init"), (0x88, "get_reloc")):
+        opcode, distance = struct.unpack_from("<Bi", rom.data, offset)
+        assert (opcode, offset + 5 + distance) == (0xE9, rom.symbols[symbol])
+
+
+def test_same_arguments_same_bytes() -> None:
+    first = build_rom(Flavour.BATCHING, queue=64)
+    assert first.sha256 == build_rom(Flavour.BATCHING, queue=64).sha256
+    assert first.sha256 != build_rom(Flavour.BATCHING, queue=65).sha256
+
+
+def test_identity_has_no_writable_data() -> None:
+    rom = build_rom(Flavour.IDENTITY)
+    assert [section.name for section in rom.image.sections] == [".header", ".text", ".rodata"]
+    assert rom.symbols["__data_size"] == 0
+    assert len(rom.data) - rom.symbols["__rom_end"] < 512
+    assert rom.calls is Calls.ALL
+
+
+@settings(max_examples=8, deadline=None)
+@given(queue=st.integers(1, MAX_CAPACITY))
+def test_pages_opened_for_the_data_hold_nothing_else(queue: int) -> None:
+    rom = build_rom(Flavour.BATCHING, queue=queue)
+    start, end = rom.symbols["__data_start"], rom.symbols["__data_end"]
+    assert start % UNIT == 0
+    assert end % UNIT == 0
+    for base in (0xC0000, 0xC0800):
+        first = (base + start) // PAGE * PAGE - base
+        last = -(-(base + end) // PAGE) * PAGE - base
+        assert rom.symbols["__rodata_end"] <= first
+        assert last <= len(rom.data)
+        assert not any(rom.data[first:start])
+        assert not any(rom.data[end:last])
+
+
+def test_the_queue_header_tells_the_size_of_the_region() -> None:
+    rom = build_rom(Flavour.BATCHING, queue=7)
+    magic, size, capacity = struct.unpack_from("<4sII", rom.data, rom.symbols["queue_header"])
+    assert magic == b"VMIq"
+    assert size == rom.symbols["__data_end"] - rom.symbols["queue_header"]
+    assert capacity == 7
+
+
+@pytest.mark.parametrize("queue", [0, -1, MAX_CAPACITY + 1])
+def test_queue_out_of_range(queue: int) -> None:
+    with pytest.raises(QueueCapacityError, match=f"queue of {queue} records: .* 1 to 1024"):
+        build_rom(Flavour.BATCHING, queue=queue)
+
+
+def test_calls_can_be_chosen() -> None:
+    assert build_rom(Flavour.BATCHING).calls is Calls.NEEDED
+    chosen = build_rom(Flavour.BATCHING, calls=Calls.ALL)
+    assert chosen.calls is Calls.ALL
+    assert chosen.data != build_rom(Flavour.BATCHING).data
+
+
+def test_a_define_cannot_move_the_entries() -> None:
+    with pytest.raises(BuildError, match=r"the entry at 0x88 must be a jump to get_reloc, found"):
+        build_rom(Flavour.IDENTITY, defines={"VMI_GET_RELOC_OFFSET": 0x90})
+
+
+def test_map_shows_symbols() -> None:
+    text = build_rom(Flavour.BATCHING).map_text()
+    assert "header.o" in text
+    assert "queue_header" in text
+    assert "__data_start" in text
+
+
+def test_sizes_and_build_time() -> None:
+    build_rom(Flavour.IDENTITY)
+    start = time.process_time()
+    identity, batching = build_rom(Flavour.IDENTITY), build_rom(Flavour.BATCHING)
+    assert time.process_time() - start < 1.0
+    assert len(identity.data) <= 4096
+    assert len(batching.data) <= MAX_IMAGE_SIZE

@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rombuilder.errors import BuildError
+from rombuilder.rom import Flavour, build_rom
+from vmirom.inspect import inspect
+
+
+@pytest.fixture(name="image")
+def fixture_image(tmp_path: Path) -> Path:
+    path = tmp_path / "a.rom"
+    path.write_bytes(build_rom(Flavour.IDENTITY).data)
+    return path
+
+
+def test_tables(image: Path) -> None:
+    result = CliRunner().invoke(inspect, [str(image)])
+    assert result.exit_code == 0
+    for text in ("15ad:0801", "GPL v2", "IRET", "JUMP_REL", "no defects"):
+        assert text in result.output
+
+
+def test_json(image: Path) -> None:
+    result = CliRunner().invoke(inspect, [str(image), "--json"])
+    report = json.loads(result.output)
+    assert report["schema"] == "vmirom.inspect/1"
+    assert report["defects"] == []
+    assert report["vmi"]["api_version"] == [3, 0]
+    assert report["vmi"]["calls"][33]["kind"] == "JUMP_REL"
+    assert report["pcir"]["vendor"] == 0x15AD
+
+
+def test_defects_are_status_1(image: Path) -> None:
+    image.write_bytes(image.read_bytes()[:1024])
+    result = CliRunner().invoke(inspect, [str(image)])
+    assert result.exit_code == 1
+    assert "defect: the header claims 1536 bytes, the file has 1024 [truncated]" in result.output
+    report = json.loads(CliRunner().invoke(inspect, [str(image), "--json"]).output)
+    assert report["defects"][0]["code"] == "truncated"
+
+
+def test_what_is_no_rom_is_left_to_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "a.rom"
+    result = CliRunner().invoke(inspect, [str(path)])
+    assert isinstance(result.exception, BuildError)
+    assert str(result.exception) == f"{path}: No such file or directory"
+    path.write_bytes(b"hello" * 100)
+    result = CliRunner().invoke(inspect, [str(path)])
+    assert "not an option ROM" in str(result.exception)
