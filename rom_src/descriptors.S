@@ -50,12 +50,18 @@ native_GetTR:
 # One entry of the GDT, an LDT or the IDT, in the order a plain memory copy has: low half first.
 # An entry that is in use is torn for one instruction, natively too; guests change only such
 # entries as nothing loads meanwhile.
-	.global native_WriteDescriptor
-native_WriteDescriptor:			# EAX = table, EDX = index, ECX = low, stack = high
+	.macro WRITES_DESCRIPTOR name
+	.global native_\name
+native_\name:				# EAX = table, EDX = index, ECX = low, stack = high
 	mov %ecx, (%eax,%edx,8)
 	mov 4(%esp), %ecx
 	mov %ecx, 4(%eax,%edx,8)
 	ret
+	.endm
+
+	WRITES_DESCRIPTOR WriteGDTEntry
+	WRITES_DESCRIPTOR WriteLDTEntry
+	WRITES_DESCRIPTOR WriteIDTEntry
 
 # The guest has stored the stack pointer in its TSS already, and the processor reads it there.
 	.global native_UpdateKernelStack

@@ -103,9 +103,9 @@ native_calls:
 	OFFER CALL_GetLDT, native_GetLDT
 	OFFER CALL_GetIDT, native_GetIDT
 	OFFER CALL_GetTR, native_GetTR
-	OFFER CALL_WriteGDTEntry, native_WriteDescriptor
-	OFFER CALL_WriteLDTEntry, native_WriteDescriptor
-	OFFER CALL_WriteIDTEntry, native_WriteDescriptor
+	OFFER CALL_WriteGDTEntry, native_WriteGDTEntry
+	OFFER CALL_WriteLDTEntry, native_WriteLDTEntry
+	OFFER CALL_WriteIDTEntry, native_WriteIDTEntry
 	OFFER CALL_UpdateKernelStack, native_UpdateKernelStack
 	OFFER CALL_SetCR0, native_SetCR0
 	OFFER CALL_SetCR2, native_SetCR2
@@ -135,22 +135,22 @@ native_calls:
 	OFFER CALL_Shutdown, native_Shutdown
 	OFFER CALL_SetPxE, native_SetPxE
 	OFFER CALL_SetPxELong, native_SetPxELong
-	OFFER CALL_UpdatePxE, native_nothing
-	OFFER CALL_UpdatePxELong, native_nothing
-	OFFER CALL_MachineToPhysical, native_same_frame
-	OFFER CALL_PhysicalToMachine, native_same_frame
-	OFFER CALL_AllocatePage, native_nothing
-	OFFER CALL_ReleasePage, native_nothing
+	OFFER CALL_UpdatePxE, native_UpdatePxE
+	OFFER CALL_UpdatePxELong, native_UpdatePxELong
+	OFFER CALL_MachineToPhysical, native_MachineToPhysical
+	OFFER CALL_PhysicalToMachine, native_PhysicalToMachine
+	OFFER CALL_AllocatePage, native_AllocatePage
+	OFFER CALL_ReleasePage, native_ReleasePage
 	OFFER CALL_InvalPage, native_InvalPage
 	OFFER CALL_FlushTLB, native_FlushTLB
-	OFFER CALL_SetLinearMapping, native_nothing
+	OFFER CALL_SetLinearMapping, native_SetLinearMapping
 	OFFER CALL_SetIOPLMask, native_SetIOPLMask
 .ifdef APIC_VIRTUAL_BASE
 	OFFER CALL_APICWrite, native_APICWrite
 	OFFER CALL_APICRead, native_APICRead
 .endif
 	OFFER CALL_IODelay, native_IODelay
-	OFFER CALL_SetLazyMode, native_nothing
+	OFFER CALL_SetLazyMode, native_SetLazyMode
 .endif
 	.rept VMI_CALL_LIMIT - next_native
 	.long 0, 0
@@ -183,7 +183,7 @@ queued_calls:
 	OFFER_QUEUED CALL_SetLinearMapping, queue_SetLinearMapping
 # A delay is for slow hardware on an ISA bus; behind a doorbell there is none, and each port write
 # natively is a heavy exit.  The address of a dropped operation means nothing.
-	OFFER_QUEUED CALL_IODelay, native_nothing, RELOC_NOP, FEATURE_ATTACHED
+	OFFER_QUEUED CALL_IODelay, native_IODelay, RELOC_NOP, FEATURE_ATTACHED
 	OFFER_QUEUED CALL_SetLazyMode, queue_SetLazyMode
 	.rept VMI_CALL_LIMIT - next_queued
 	.long 0, 0, 0

@@ -52,16 +52,23 @@ native_SetPxELong:			# EDX:EAX = value, ECX = entry, stack = flags
 	pop %ebx
 	ret
 
-# For calls that tell of something the bare machine has no use for: UpdatePxE (the guest has
-# stored the entry), AllocatePage, ReleasePage, SetLinearMapping, SetLazyMode.  They are offered
-# as calls nevertheless, so that the identity flavour shows what calling costs.
-	.global native_nothing
-native_nothing:
+# Calls that tell of something the bare machine has no use for.  They are offered as calls
+# nevertheless, so that the identity flavour shows what calling costs; and each has an entry of its
+# own, so that a monitor which counts calls by their address can tell them apart.
+	.macro DOES_NOTHING name
+	.global native_\name
+native_\name:
 	ret
+	.endm
 
-	.global native_same_frame
-native_same_frame:			# EAX = frame -> EAX: machine and physical pages are one
-	ret
+	DOES_NOTHING UpdatePxE		# the guest has stored the entry
+	DOES_NOTHING UpdatePxELong
+	DOES_NOTHING AllocatePage
+	DOES_NOTHING ReleasePage
+	DOES_NOTHING SetLinearMapping
+	DOES_NOTHING SetLazyMode
+	DOES_NOTHING MachineToPhysical	# EAX = frame -> EAX: machine and physical pages are one
+	DOES_NOTHING PhysicalToMachine
 
 	.global native_InvalPage
 native_InvalPage:			# EAX = virtual address

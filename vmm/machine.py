@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from vmi.address import PAGE_SHIFT, PAGE_SIZE, GuestPhysical
 from vmi.calls import call_numbered
 from vmi.header import VMI_DEVICE, VMI_VENDOR
+from vmm.core.blocks import BlockMeter
 from vmm.core.bus import InterruptController, NoInterrupts, PortBus
 from vmm.core.checker import ShadowChecker
 from vmm.core.cpuid import cpuid
@@ -243,7 +244,7 @@ class Machine:
                 hypercalls=vcpu.counters.total(Event.HYPERCALL),
             ),
             calls={
-                _call_name(row): CallUse(count, instructions)
+                _call_name(vcpu.meter, row): CallUse(count, instructions)
                 for row, (count, instructions) in vcpu.meter.calls().items()
             },
             console=self.console.text,
@@ -255,8 +256,15 @@ class Machine:
         )
 
 
-def _call_name(row: int) -> str:
+def _call_name(meter: BlockMeter, row: int) -> str:
+    """The call's name, or several joined by "/" where a ROM serves them by one entry."""
+    if row in _CALL_ROWS:
+        return _CALL_ROWS[row]
+    return "/".join(_name_of(number) for number in meter.shared_with(row))
+
+
+def _name_of(number: int) -> str:
     try:
-        return call_numbered(row).name
+        return call_numbered(number).name
     except KeyError:
-        return _CALL_ROWS.get(row, f"call {row}")
+        return f"call {number}"

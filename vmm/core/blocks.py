@@ -224,8 +224,18 @@ class BlockMeter:
             out += self.memory.read(self.paging.physical, length)
         return bytes(out)
 
+    def shared_with(self, row):
+        """The numbers of all calls that start where this one does, by get_reloc's answers."""
+        answer = self.answers.get(row)
+        if answer is None:
+            return [row]
+        return [number for number, other in sorted(self.answers.items()) if other == answer]
+
     def calls(self):
-        """{row: (times entered, instructions)}; rows are call numbers, then init, get_reloc, other."""
+        """{row: (times entered, instructions)}.
+
+        Rows are call numbers, then vmi_init, get_reloc and what was entered otherwise.
+        """
         return {
             row: (int(self.call_count[row]), int(self.call_instructions[row]))
             for row in range(ROWS)
