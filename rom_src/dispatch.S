@@ -43,54 +43,71 @@ vmi_init:
 
 # get_reloc(EAX = call number) -> EAX = address, DL = kind.
 #
-# The queued calls come first, each only with the features that make it worth while; then the
-# native ones.  EBX is not the ROM's to clobber here, and nothing here is hot.
+# The first offer of the call counts whose features the host has all granted.  A search through
+# five-byte rows is slow beside a table indexed by number, but a guest asks once a site, at start;
+# and the table would be most of the image.
+	.set ROW_CALL, 0
+	.set ROW_KIND, 1
+	.set ROW_FEATURES, 2
+	.set ROW_OFFSET, 3			# of the function, from the start of the image
+	.set ROW_SIZE, 5
+	.set NO_MORE_ROWS, 0xff
+
 	.global get_reloc
 get_reloc:
-	cmp $VMI_CALL_LIMIT, %eax
-	jae 4f
 	push %ebx
+	mov %eax, %ebx
 	call 1f
 1:	pop %edx
+	lea offers - 1b(%edx), %ecx
+2:	movzbl ROW_CALL(%ecx), %eax
+	cmp $NO_MORE_ROWS, %eax
+	je 4f
+	cmp %eax, %ebx
+	jne 3f
 .if FLAVOUR_BATCHING
-	lea (%eax,%eax,2), %ecx			# rows of three words
-	lea queued_calls - 1b(%edx,%ecx,4), %ecx
-	mov 8(%ecx), %ebx			# the features it needs
-	test %ebx, %ebx
-	jz 2f					# no such row
-	and features - 1b(%edx), %ebx
-	cmp 8(%ecx), %ebx
-	je 3f
-2:
+	mov features - 1b(%edx), %al
+	and ROW_FEATURES(%ecx), %al
+	cmp ROW_FEATURES(%ecx), %al
+	jne 3f
 .endif
-	lea native_calls - 1b(%edx,%eax,8), %ecx
-3:	mov 4(%ecx), %edx
-	mov (%ecx), %eax
+	movzwl ROW_OFFSET(%ecx), %eax
+	lea rom_start - 1b(%edx,%eax), %eax
+	movzbl ROW_KIND(%ecx), %edx
 	pop %ebx
-	test %edx, %edx
-	jz 4f
-	add %ecx, %eax				# rows hold distances from themselves
 	ret
+3:	add $ROW_SIZE, %ecx
+	jmp 2b
 4:	xor %eax, %eax				# NONE: leave the native instruction in place
 	xor %edx, %edx
+	pop %ebx
 	ret
 
 	.section .rodata
-	.balign 4
 
-# A row of native_calls: where the call is, as a distance from the row, and the kind of patch.
-# Numbers skipped in between get empty rows, which mean NONE.
-	.macro OFFER number, function, kind=RELOC_CALL_REL
-	.rept \number - next_native
-	.long 0, 0
-	.endr
-	.long \function - .
-	.long \kind
-	.set next_native, \number + 1
+	.macro OFFER number, function, kind=RELOC_CALL_REL, features=0
+	.byte \number, \kind, \features
+	.word \function
 	.endm
 
-	.set next_native, 0
-native_calls:
+offers:
+.if FLAVOUR_BATCHING
+	OFFER CALL_SetCR3, queue_SetCR3, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER CALL_GetCR3, queue_GetCR3, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER CALL_SetPxE, queue_SetPxE, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER CALL_SetPxELong, queue_SetPxELong, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER CALL_UpdatePxE, queue_UpdatePxE, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER CALL_UpdatePxELong, queue_UpdatePxE, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER CALL_AllocatePage, queue_AllocatePage, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER CALL_ReleasePage, queue_ReleasePage, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER CALL_InvalPage, queue_InvalPage, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER CALL_FlushTLB, queue_FlushTLB, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER CALL_SetLinearMapping, queue_SetLinearMapping, RELOC_CALL_REL, FEATURE_SHADOW
+# A delay is for slow hardware on an ISA bus; behind a doorbell there is none, and each port write
+# natively is a heavy exit.  The address of a dropped operation means nothing.
+	OFFER CALL_IODelay, native_IODelay, RELOC_NOP, FEATURE_ATTACHED
+	OFFER CALL_SetLazyMode, queue_SetLazyMode, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
 .if CALLS_ALL
 	OFFER CALL_CPUID, native_CPUID
 	OFFER CALL_WRMSR, native_WRMSR
@@ -152,40 +169,4 @@ native_calls:
 	OFFER CALL_IODelay, native_IODelay
 	OFFER CALL_SetLazyMode, native_SetLazyMode
 .endif
-	.rept VMI_CALL_LIMIT - next_native
-	.long 0, 0
-	.endr
-
-.if FLAVOUR_BATCHING
-# A row of queued_calls has a third word: the features without which it is not offered.
-	.macro OFFER_QUEUED number, function, kind=RELOC_CALL_REL, features=FEATURE_SHADOW
-	.rept \number - next_queued
-	.long 0, 0, 0
-	.endr
-	.long \function - .
-	.long \kind
-	.long \features
-	.set next_queued, \number + 1
-	.endm
-
-	.set next_queued, 0
-queued_calls:
-	OFFER_QUEUED CALL_SetCR3, queue_SetCR3
-	OFFER_QUEUED CALL_GetCR3, queue_GetCR3
-	OFFER_QUEUED CALL_SetPxE, queue_SetPxE
-	OFFER_QUEUED CALL_SetPxELong, queue_SetPxELong
-	OFFER_QUEUED CALL_UpdatePxE, queue_UpdatePxE
-	OFFER_QUEUED CALL_UpdatePxELong, queue_UpdatePxE
-	OFFER_QUEUED CALL_AllocatePage, queue_AllocatePage
-	OFFER_QUEUED CALL_ReleasePage, queue_ReleasePage
-	OFFER_QUEUED CALL_InvalPage, queue_InvalPage
-	OFFER_QUEUED CALL_FlushTLB, queue_FlushTLB
-	OFFER_QUEUED CALL_SetLinearMapping, queue_SetLinearMapping
-# A delay is for slow hardware on an ISA bus; behind a doorbell there is none, and each port write
-# natively is a heavy exit.  The address of a dropped operation means nothing.
-	OFFER_QUEUED CALL_IODelay, native_IODelay, RELOC_NOP, FEATURE_ATTACHED
-	OFFER_QUEUED CALL_SetLazyMode, queue_SetLazyMode
-	.rept VMI_CALL_LIMIT - next_queued
-	.long 0, 0, 0
-	.endr
-.endif
+	.byte NO_MORE_ROWS
