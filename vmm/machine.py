@@ -13,7 +13,7 @@ from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmm.core.blocks import BlockMeter
 from vmm.core.bus import InterruptController, NoInterrupts, PortBus
 from vmm.core.checker import ShadowChecker
-from vmm.core.cpuid import cpuid
+from vmm.core.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
 from vmm.core.cpustate import CpuState
 from vmm.core.errors import BadDescription
 from vmm.core.event import Event
@@ -163,7 +163,7 @@ class Machine:
             int(about.policy.features),
             self.ports,
             cpuid,
-            {0x10: 0, 0x1B: 0xFEE00900},
+            dict(MODEL_SPECIFIC_REGISTERS),
         )
         self.vcpu.fault_mask = about.policy.fault_mask
         self.engine.connect(callbacks(self.vcpu), self.vcpu.mmio_read, self.vcpu.mmio_write)
@@ -219,10 +219,10 @@ class Machine:
         self.vcpu.privileged.power_on()
         cpu.set_eip(image.entry)
 
-    def run(self) -> Run:
-        """Run the guest to its end."""
+    def run(self, watch: Callable[[int], None] | None = None) -> Run:
+        """Run the guest to its end; `watch` is told the instructions so far (see `RunLoop.run`)."""
         loop = RunLoop(self.vcpu, self.engine, self.timers, self.interrupts, self.power)
-        return self.result(loop.run(self.description.max_instructions))
+        return self.result(loop.run(self.description.max_instructions, watch))
 
     def result(self, outcome: Outcome) -> Run:
         """The counts as they stand."""

@@ -13,13 +13,16 @@ class EngineBinding:
     the layout is the one `CpuState` documents. `handle` goes first into each call.
     `error_code_offset` is where an intercepted exception leaves its error code,
     `fault_address` the host address where an intercepted page fault leaves the
-    address it faulted on.
+    address it faulted on. `sysenter_offset` is where SYSENTER_CS lies (a dword),
+    `sysenter_stack_offset` where SYSENTER_ESP and SYSENTER_EIP do (8 bytes each).
     """
 
     handle: int
     state: int
     state_size: int
     error_code_offset: int
+    sysenter_offset: int
+    sysenter_stack_offset: int
     fault_address: int
     stop: int
     read_register: int

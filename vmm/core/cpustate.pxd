@@ -8,6 +8,8 @@ cdef class CpuState:
     cdef size_t handle
     cdef size_t scratch_address
     cdef unsigned int error_index
+    cdef unsigned int sysenter_word
+    cdef unsigned int sysenter_quad
     cdef int flags_id
     cdef int cr0_id
     cdef int cr3_id
@@ -34,6 +36,7 @@ cdef class CpuState:
     cpdef unsigned int attributes(self, unsigned int segment) except? 0xFFFFFFFF
     cpdef int set_table(self, unsigned int segment, unsigned int base, unsigned int limit) except -1
     cpdef int load_segment(self, unsigned int segment, unsigned int selector, unsigned int low, unsigned int high) except -1
+    cdef bint enter_kernel(self) except? True
     cdef int enter_ring(self, unsigned int ring) except -1
     cdef unsigned int error_code(self) except? 0xFFFFFFFF
     cdef unsigned int fault_address(self) except? 0xFFFFFFFF

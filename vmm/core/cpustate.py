@@ -41,6 +41,13 @@ HF_CS32 = cython.declare(cython.uint, 0x10)
 HF_SS32 = cython.declare(cython.uint, 0x20)
 HF_ADDSEG = cython.declare(cython.uint, 0x40)
 
+# IF, RF and VM.
+SYSENTER_CLEARS = cython.declare(cython.uint, 0x30200)
+FLAT_LOW = cython.declare(cython.uint, 0xFFFF)
+FLAT_CODE = cython.declare(cython.uint, 0xCF9B00)
+FLAT_DATA = cython.declare(cython.uint, 0xCF9300)
+
+ESP = cython.declare(cython.uint, 4)
 ES = cython.declare(cython.uint, 0)
 CS = cython.declare(cython.uint, 1)
 SS = cython.declare(cython.uint, 2)
@@ -64,6 +71,8 @@ class CpuState:
         self.keep = scratch
         self.handle = binding.handle
         self.error_index = binding.error_code_offset // 4
+        self.sysenter_word = binding.sysenter_offset // 4
+        self.sysenter_quad = binding.sysenter_stack_offset // 8
         self.flags_id = binding.flags_id
         self.cr0_id = binding.cr0_id
         self.cr3_id = binding.cr3_id
@@ -176,6 +185,19 @@ class CpuState:
             hflags |= HF_ADDSEG
         self.words[HFLAGS] = hflags
         return 0
+
+    def enter_kernel(self) -> cython.bint:
+        """SYSENTER (SDM vol. 2): false, and nothing done, when no target was set."""
+        selector: cython.uint = self.words[self.sysenter_word] & 0xFFFC
+        if not selector:
+            return False
+        self.load_segment(CS, selector, FLAT_LOW, FLAT_CODE)
+        self.load_segment(SS, selector + 8, FLAT_LOW, FLAT_DATA)
+        self.enter_ring(0)
+        self.clear_system_flags(SYSENTER_CLEARS)
+        self.set_reg(ESP, cython.cast(cython.uint, self.quads[self.sysenter_quad] & LOW_32))
+        self.set_eip(cython.cast(cython.uint, self.quads[self.sysenter_quad + 1] & LOW_32))
+        return True
 
     def error_code(self) -> cython.uint:
         """The error code of the exception that exited."""

@@ -67,6 +67,18 @@ def raw_out(
         vcpu.fail(error)
 
 
+@cython.cfunc
+@cython.with_gil
+@cython.exceptval(check=False)
+def raw_sysenter(_engine: cython.size_t, data: cython.p_void) -> cython.void:
+    """SYSENTER."""
+    vcpu: Vcpu = cython.cast(Vcpu, data)
+    try:
+        vcpu.sysenter()
+    except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
+        vcpu.fail(error)
+
+
 def guarded(vcpu, method, default):
     """A callback for ctypes that can never raise into the engine."""
 
@@ -99,7 +111,7 @@ def callbacks(vcpu: Vcpu):
     use.
     """
     u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
-    table = {"sysenter": (python_callback(vcpu, None, (), vcpu.sysenter, None), 0)}
+    table = {}
     if cython.compiled:
         data = cython.cast(cython.size_t, cython.cast(cython.p_void, vcpu))
         table["interrupt"] = (
@@ -109,9 +121,14 @@ def callbacks(vcpu: Vcpu):
         table["block"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_block)), data)
         table["in"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_in)), data)
         table["out"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_out)), data)
+        table["sysenter"] = (
+            cython.cast(cython.size_t, cython.cast(cython.p_void, raw_sysenter)),
+            data,
+        )
     else:
         table["interrupt"] = (python_callback(vcpu, None, (u32,), vcpu.exited, None), 0)
         table["block"] = (python_callback(vcpu, None, (u64, u32), vcpu.block, None), 0)
         table["in"] = (python_callback(vcpu, u32, (u32, integer), vcpu.port_in, 0), 0)
         table["out"] = (python_callback(vcpu, None, (u32, integer, u32), vcpu.port_out, None), 0)
+        table["sysenter"] = (python_callback(vcpu, None, (), vcpu.sysenter, None), 0)
     return table

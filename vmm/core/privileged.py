@@ -51,6 +51,9 @@ CR4_KNOWN = cython.declare(cython.uint, 0x7FF)
 # OSFXSR and OSXMMEXCPT reach the real CR4; all else there is the shadow's.
 CR4_SSE = cython.declare(cython.uint, 0x600)
 
+DR6_SINGLE_STEP = cython.declare(cython.uint, 0x4000)
+MSR_TIME_STAMP = 0x10
+
 # Virtual time that RDTSC takes on top of its instruction, so that a guest which
 # polls it sees time pass (measured on a Linux boot).
 RDTSC_NS = cython.declare(cython.ulonglong, 200)
@@ -199,6 +202,10 @@ class PrivilegedRegisters:
         self.meter.retire()
         return self.cpu.set_eip(eip + at + 1)
 
+    def single_stepped(self):
+        """A #DB comes from EFLAGS.TF, for no breakpoint is ever armed: say so in DR6."""
+        self.dr[6] = self.dr[6] | DR6_SINGLE_STEP
+
     def identify(self, eip: cython.uint) -> cython.int:
         """CPUID."""
         leaf = int(self.cpu.reg(EAX))
@@ -233,6 +240,8 @@ class PrivilegedRegisters:
             return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
         if write:
             self.msrs[number] = self.cpu.reg(EAX) | (int(self.cpu.reg(EDX)) << 32)
+        elif number == MSR_TIME_STAMP:
+            self.set_pair(self.meter.now())
         else:
             self.set_pair(self.msrs[number])
         return self.skip(eip)

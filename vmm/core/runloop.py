@@ -1,5 +1,6 @@
 """The vCPU's run loop: enter the engine, see why it came back, go on or end."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from vmm.core.bus import InterruptController
@@ -14,8 +15,8 @@ __all__ = ["Engine", "PowerSwitch", "RunLoop"]
 
 _INTERRUPT_FLAG = 0x200
 
-SLICE = 20_000_000
-"""Instructions between two looks at signals: a fraction of a second, and no exit."""
+SLICE = 2_000_000
+"""Instructions between two looks at the world outside: a fraction of a second, and no exit."""
 
 
 class Engine(Protocol):
@@ -52,14 +53,18 @@ class RunLoop:
         self._interrupts = interrupts
         self._power = power
 
-    def run(self, max_instructions: int) -> Outcome:
+    def run(self, max_instructions: int, watch: Callable[[int], None] | None = None) -> Outcome:
         """Run until the guest ends or `max_instructions` have passed.
 
-        Never raises for anything a guest can do; a guest that is stopped by Ctrl-C
-        ends as `INTERRUPTED`, with all counts in place.
+        `watch` is told, several times a second, how many instructions have passed; it
+        may raise KeyboardInterrupt to end the run. Never raises for anything a guest
+        can do; a guest that is stopped by Ctrl-C ends as `INTERRUPTED`, with all counts
+        in place.
         """
         try:
             while True:
+                if watch is not None:
+                    watch(self._vcpu.meter.instructions)
                 outcome = self._once(max_instructions)
                 if outcome is not None:
                     return outcome

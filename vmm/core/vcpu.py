@@ -73,7 +73,9 @@ ECX = cython.declare(cython.uint, 1)
 PAGE_FAULT_VECTOR = cython.declare(cython.uint, 14)
 BREAKPOINT = cython.declare(cython.uint, 3)
 OVERFLOW = cython.declare(cython.uint, 4)
-UNDEFINED_OPCODE = cython.declare(cython.uint, 6)
+DEBUG = cython.declare(cython.uint, 1)
+GENERAL_PROTECTION = cython.declare(cython.uint, 13)
+SYSENTER_LENGTH = cython.declare(cython.uint, 2)
 NO_ERROR_CODE = cython.declare(cython.int, -1)
 IOPL_SHIFT = cython.declare(cython.uint, 12)
 
@@ -243,6 +245,8 @@ class Vcpu:
         error: cython.int = NO_ERROR_CODE
         if vector == 8 or 10 <= vector <= 14 or vector == 17:
             error = self.cpu.error_code()
+        elif vector == DEBUG:
+            self.privileged.single_stepped()
         self.delivery.deliver(vector, error, False, eip)
 
     def software_interrupt(self, eip: cython.uint) -> cython.int:
@@ -362,14 +366,14 @@ class Vcpu:
         """Count an event that the run loop saw."""
         self.counters.count(event, 0, self.cpu.eip())
 
-    def sysenter(self):
-        """SYSENTER without the feature: undefined opcode.
+    def sysenter(self) -> cython.int:
+        """SYSENTER, which the engine knows as an instruction without effect.
 
         The engine adds the instruction's length to EIP after its hook.
         """
-        eip: cython.uint = self.cpu.eip()
-        self.exception(UNDEFINED_OPCODE, eip)
-        self.cpu.set_eip((self.cpu.eip() - 2) & LOW_32)
+        if not self.cpu.enter_kernel():
+            self.delivery.deliver(GENERAL_PROTECTION, 0, False, self.cpu.eip())
+        return self.cpu.set_eip((self.cpu.eip() - SYSENTER_LENGTH) & LOW_32)
 
     def mmio_read(self, offset, size):
         """A load from a physical address without RAM: nobody answers."""

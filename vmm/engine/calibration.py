@@ -22,6 +22,9 @@ __all__ = ["StateLocation", "locate_state"]
 
 _MAGIC_DR = (0x11223344, 0x55667788, 0x19AABBCC, 0x0DDEEFF0)
 _MAGIC_EIP = 0x7A6B5C4D
+_MAGIC_SYSENTER = (0x3C4D, 0x2B3C4D5E, 0x3C4D5E6F)
+_SYSENTER_CS = 0x174
+"""First of the three model-specific registers: CS, ESP, EIP."""
 
 _EIP_OFFSET = 128
 """EIP follows the sixteen general registers of QEMU's CPUX86State."""
@@ -44,6 +47,7 @@ class StateLocation:
     dr_read: int
     dr_write: int
     exceptions: int
+    sysenter: int
 
 
 def _read_self(address: int, size: int) -> bytes:
@@ -78,14 +82,25 @@ def locate_state(uc: Uc) -> StateLocation:
     for i, magic in enumerate(_MAGIC_DR):
         uc.reg_write(x86.UC_X86_REG_DR0 + i, magic)
     uc.reg_write(x86.UC_X86_REG_EIP, _MAGIC_EIP)
+    for i, magic in enumerate(_MAGIC_SYSENTER):
+        uc.msr_write(_SYSENTER_CS + i, magic)
     context = _saved_context(uc)
+    # CS is 32 bits wide and ESP, as 64 bits, aligned after it.
+    code, stack, entry = _MAGIC_SYSENTER
+    sysenter = _find_once(context, struct.pack("<QQ", stack, entry), "SYSENTER registers") - 8
+    if context[sysenter : sysenter + 8].find(struct.pack("<I", code)) < 0:
+        raise EngineFailure("calibration: SYSENTER_CS is not where it was expected")
+    sysenter += context[sysenter : sysenter + 8].find(struct.pack("<I", code))
     debug = _find_once(context, struct.pack("<4Q", *_MAGIC_DR), "DR0-DR3")
     base = _find_once(context, struct.pack("<Q", _MAGIC_EIP), "EIP") - _EIP_OFFSET
     debug -= base
+    sysenter -= base
     address = _live_address(uc, context[base : base + _MATCH])
     for i in range(4):
         uc.reg_write(x86.UC_X86_REG_DR0 + i, 0)
     uc.reg_write(x86.UC_X86_REG_EIP, 0)
+    for i in range(3):
+        uc.msr_write(_SYSENTER_CS + i, 0)
     # From here on the order of fields in CPUX86State counts: error_code,
     # exception_is_int and exception_next_eip precede dr[8]; the breakpoint union,
     # old_exception, vm_vmcb, tsc_offset and the intercept words follow it.
@@ -100,6 +115,7 @@ def locate_state(uc: Uc) -> StateLocation:
         dr_read=debug + 64 + 68,
         dr_write=debug + 64 + 70,
         exceptions=debug + 64 + 72,
+        sysenter=sysenter,
     )
 
 

@@ -36,6 +36,8 @@ _MSR_BITMAP = 0x2000
 _MSR_BITMAP_POINTER = 0x48
 _FAULT_ADDRESS = 0x80
 
+_SYSENTER_MSRS = range(0x174, 0x177)
+
 _HF_GUEST = 1 << 21
 _EFER_NXE = 0x800
 _CR4_PAE = 0x20
@@ -106,6 +108,9 @@ class UnicornEngine:
         self._uc.msr_write(0xC0000080, _EFER_NXE)
         self._uc.reg_write(x86.UC_X86_REG_CR4, _CR4_PAE)
         self._scratch[_MSR_BITMAP:_SCRATCH_SIZE] = b"\xff" * (_SCRATCH_SIZE - _MSR_BITMAP)
+        for register in _SYSENTER_MSRS:
+            # Two bits a register; real monitors let these through as well.
+            self._scratch[_MSR_BITMAP + register // 4] &= ~(3 << (register % 4 * 2)) & 0xFF
         struct.pack_into("<Q", self._scratch, _MSR_BITMAP_POINTER, _SCRATCH_ADDRESS + _MSR_BITMAP)
         intercepts = sum(1 << (code - 0x60) for code in _INTERCEPTED)
         hflags = self._peek(at.hflags, "<I")
@@ -135,6 +140,8 @@ class UnicornEngine:
             state=self._location.address,
             state_size=(self._location.exceptions + 8) & ~7,
             error_code_offset=self._location.error_code,
+            sysenter_offset=self._location.sysenter,
+            sysenter_stack_offset=(self._location.sysenter + 8) & ~7,
             fault_address=scratch + _FAULT_ADDRESS,
             stop=self._address_of("uc_emu_stop"),
             read_register=self._address_of("uc_reg_read"),
