@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from bench.inputs import Guest, RomChoice
 from vmm.core.event import Reason
+from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import Policy
 from vmm.machine import Machine, MachineDescription, Run
 
@@ -92,14 +93,18 @@ def compare(
     roms: Sequence[RomChoice],
     description: MachineDescription,
     progress: Callable[[str], None] = lambda _: None,
+    watch: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Run the guest once with each ROM on otherwise equal machines.
 
-    `progress` is told the name of each ROM before its run.
+    `progress` is told the name of each ROM before its run, `watch` the instructions
+    during it. A run that was interrupted is the last one.
     """
     runs = []
     for rom in roms:
         progress(rom.name)
         machine = Machine(replace(description, guest=guest.image, rom=rom.image))
-        runs.append(NamedRun(rom, machine.run()))
+        runs.append(NamedRun(rom, machine.run(watch)))
+        if runs[-1].run.outcome.kind is OutcomeKind.INTERRUPTED:
+            break
     return Comparison(guest.name, description.policy, tuple(runs))

@@ -36,11 +36,15 @@ class RomChoice:
         return None if self.image is None else hashlib.sha256(self.image).hexdigest()
 
 
-def _read(path: Path, what: str) -> bytes:
+def _read(name: str, what: str, known: str) -> bytes:
+    if not name:
+        raise BadDescription(f"{what} {name!r}: expected a file or one of {known}")
     try:
-        return path.read_bytes()
+        return Path(name).read_bytes()
+    except FileNotFoundError:
+        raise BadDescription(f"{what} {name!r}: no such file, and not one of {known}") from None
     except OSError as error:
-        raise BadDescription(f"{what} {str(path)!r}: {error.strerror or error}") from None
+        raise BadDescription(f"{what} {name!r}: {error.strerror or error}") from None
 
 
 def load_guest(name: str) -> Guest:
@@ -51,12 +55,8 @@ def load_guest(name: str) -> Guest:
     known = guest_names()
     if name in known:
         return Guest(name, build_guest(name).data)
-    path = Path(name)
-    if not path.exists():
-        raise BadDescription(
-            f"guest {name!r}: no such file, and not one of the built-in guests {', '.join(known)}"
-        )
-    return Guest(path.name, _read(path, "guest"))
+    image = _read(name, "guest", f"the built-in guests {', '.join(known)}")
+    return Guest(Path(name).name, image)
 
 
 def load_rom(name: str, queue: int = DEFAULT_CAPACITY) -> RomChoice:
@@ -71,8 +71,5 @@ def load_rom(name: str, queue: int = DEFAULT_CAPACITY) -> RomChoice:
         flavour = Flavour(name)
         rom = build_rom(flavour, queue=queue)
         return RomChoice(name, rom.data, queue if flavour is Flavour.BATCHING else None)
-    path = Path(name)
-    if not path.exists():
-        flavours = ", ".join([NO_ROM, *(flavour.value for flavour in Flavour)])
-        raise BadDescription(f"ROM {name!r}: no such file, and not one of {flavours}")
-    return RomChoice(path.name, _read(path, "ROM"))
+    image = _read(name, "ROM", ", ".join([NO_ROM, *(flavour.value for flavour in Flavour)]))
+    return RomChoice(Path(name).name, image)

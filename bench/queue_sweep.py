@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from bench.inputs import Guest, RomChoice, load_rom
 from vmi.queue import MAX_CAPACITY
+from vmm.core.outcome import OutcomeKind
 from vmm.machine import Machine, MachineDescription, Run
 
 __all__ = ["CAPACITIES", "QueuePoint", "sweep_queue"]
@@ -26,13 +27,21 @@ def sweep_queue(
     guests: list[Guest],
     description: MachineDescription,
     progress: Callable[[str], None] = lambda _: None,
+    watch: Callable[[int], None] | None = None,
 ) -> list[QueuePoint]:
-    """Each guest without a ROM, then with every capacity."""
+    """Each guest without a ROM, then with every capacity.
+
+    `progress` is told what is run, `watch` the instructions during it. A run that was
+    interrupted is the last one.
+    """
     roms = [RomChoice("none"), *(load_rom("batching", capacity) for capacity in CAPACITIES)]
-    points = []
+    points: list[QueuePoint] = []
     for guest in guests:
         for rom in roms:
             progress(f"{guest.name}, queue {rom.queue or 'none'}")
             machine = Machine(replace(description, guest=guest.image, rom=rom.image))
-            points.append(QueuePoint(guest.name, rom.queue, machine.run()))
+            run = machine.run(watch)
+            points.append(QueuePoint(guest.name, rom.queue, run))
+            if run.outcome.kind is OutcomeKind.INTERRUPTED:
+                return points
     return points

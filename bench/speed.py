@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from bench.compare import NamedRun, queue_cost
 from bench.inputs import Guest, RomChoice
 from vmm.core.errors import VmmError
+from vmm.core.outcome import OutcomeKind
 from vmm.machine import Machine, MachineDescription
 
 __all__ = ["SpeedRow", "measure_speed"]
@@ -46,12 +47,14 @@ def measure_speed(
     description: MachineDescription,
     repetitions: int,
     progress: Callable[[str], None] = lambda _: None,
+    watch: Callable[[int], None] | None = None,
 ) -> list[SpeedRow]:
     """Run every guest (with its command line) with every ROM, `repetitions` times over.
 
-    Only the run itself is timed, not the building of the machine. Raises `VmmError`
-    when a guest fails or a count differs between repetitions: then the numbers would
-    mean nothing.
+    Only the run itself is timed, not the building of the machine. `progress` is told
+    what is run, `watch` the instructions during it. Raises KeyboardInterrupt when a run
+    was interrupted, since part of a run has no rate; and `VmmError` when a guest fails
+    or a count differs between repetitions: then the numbers would mean nothing.
     """
     pairs = [(guest, line, rom) for guest, line in guests for rom in roms]
     seconds: list[list[float]] = [[] for _ in pairs]
@@ -63,8 +66,10 @@ def measure_speed(
                 replace(description, guest=guest.image, rom=rom.image, command_line=line)
             )
             start = time.perf_counter()
-            run = machine.run()
+            run = machine.run(watch)
             seconds[i].append(time.perf_counter() - start)
+            if run.outcome.kind is OutcomeKind.INTERRUPTED:
+                raise KeyboardInterrupt
             if not run.outcome.ok:
                 raise VmmError(f"guest {guest.name} with ROM {rom.name}: {run.outcome}")
             before = runs[i]

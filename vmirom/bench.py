@@ -1,5 +1,7 @@
 """`vmirom bench`: how fast exits are served, and what queue capacity is worth."""
 
+import sys
+
 import click
 
 from bench.inputs import load_guest, load_rom
@@ -7,8 +9,9 @@ from bench.queue_sweep import QueuePoint, sweep_queue
 from bench.speed import SpeedRow, measure_speed
 from rombuilder.guest import guest_names
 from vmirom.options import as_json
-from vmirom.output import number, plain_table, print_json, progress, stdout
+from vmirom.output import INTERRUPTED, number, plain_table, print_json, progress, stdout
 from vmm.core import is_compiled
+from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import POLICIES, policy_named
 from vmm.machine import MachineDescription
 
@@ -43,7 +46,7 @@ def exits(names: tuple[str, ...], repetitions: int, policy: str, *, json_output:
     roms = [load_rom("none"), load_rom("batching")]
     about = MachineDescription(guest=b"", policy=policy_named(policy))
     with progress() as tell:
-        rows = measure_speed(guests, roms, about, repetitions, tell)
+        rows = measure_speed(guests, roms, about, repetitions, tell, tell.watch)
     core = "compiled" if is_compiled() else "interpreted"
     if json_output:
         print_json(
@@ -118,7 +121,7 @@ def queue(names: tuple[str, ...], policy: str, *, json_output: bool) -> None:
     guests = [load_guest(name) for name in names or guest_names()]
     about = MachineDescription(guest=b"", policy=policy_named(policy))
     with progress() as tell:
-        points = sweep_queue(guests, about, tell)
+        points = sweep_queue(guests, about, tell, tell.watch)
     if json_output:
         print_json(
             {
@@ -127,7 +130,13 @@ def queue(names: tuple[str, ...], policy: str, *, json_output: bool) -> None:
                 "points": [_point_to_json(point) for point in points],
             }
         )
-        return
+    else:
+        _print_points(points)
+    if any(point.run.outcome.kind is OutcomeKind.INTERRUPTED for point in points):
+        sys.exit(INTERRUPTED)
+
+
+def _print_points(points: list[QueuePoint]) -> None:
     table = plain_table("guest", "queue", "exits", "batches", "largest")
     for point in points:
         paravirt = point.run.paravirt

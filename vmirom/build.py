@@ -31,7 +31,10 @@ def _report(rom: Rom, output: Path) -> dict[str, object]:
     }
 
 
-@click.command()
+@click.command(
+    epilog="Examples: vmirom build -o vmi.rom --map vmi.map; vmirom build --flavour identity; "
+    "vmirom build --queue 64 --calls all --json"
+)
 @click.option(
     "--flavour",
     type=click.Choice([flavour.value for flavour in Flavour]),

@@ -8,13 +8,20 @@ from bench.compare import Comparison, NamedRun, compare, queue_cost
 from bench.inputs import load_guest, load_rom
 from bench.schema import compare_to_json
 from vmirom.options import as_json, description, machine_options, queue_option
-from vmirom.output import number, percent, plain_table, print_json, progress, stderr, stdout
+from vmirom.output import (
+    INTERRUPTED,
+    number,
+    percent,
+    plain_table,
+    print_json,
+    progress,
+    stderr,
+    stdout,
+)
 from vmm.core.event import Reason
 from vmm.core.outcome import OutcomeKind
 
 __all__ = ["compare_command"]
-
-_INTERRUPTED = 130
 
 
 @click.command(
@@ -52,17 +59,20 @@ def compare_command(
     choices = [load_rom(name, queue) for name in roms.split(",")]
     about = description(policy, intercepts, memory, append, max_instructions)
     with progress() as tell:
-        result = compare(chosen, choices, about, lambda rom: tell(f"{chosen.name}, ROM {rom}"))
+        result = compare(
+            chosen, choices, about, lambda rom: tell(f"{chosen.name}, ROM {rom}"), tell.watch
+        )
     if json_output:
         print_json(compare_to_json(result, calls=show_calls))
     else:
         print_comparison(result)
     if any(named.run.outcome.kind is OutcomeKind.INTERRUPTED for named in result.runs):
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     for named in result.runs:
         if not named.run.outcome.ok:
             stderr.print(
-                f"{chosen.name} with ROM {named.rom.name}: {named.run.outcome}", markup=False
+                f"vmirom: {chosen.name} with ROM {named.rom.name}: {named.run.outcome}",
+                markup=False,
             )
     if not result.ok:
         sys.exit(1)

@@ -113,7 +113,7 @@ def _calls(found: Inspection) -> Table:
     return table
 
 
-@click.command()
+@click.command(epilog="Example: vmirom inspect batching.rom --json")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def inspect(file: Path, *, as_json: bool) -> None:

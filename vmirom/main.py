@@ -1,6 +1,7 @@
 """The `vmirom` command: what the user asked for, or one clear line and status 2."""
 
 import sys
+from typing import Any, NoReturn
 
 import click
 
@@ -11,7 +12,7 @@ from vmirom.build import build
 from vmirom.catalogue import guests, policies
 from vmirom.compare import compare_command
 from vmirom.inspect import inspect
-from vmirom.output import stderr
+from vmirom.output import INTERRUPTED, stderr
 from vmirom.run import run
 from vmirom.version import VERSION
 from vmm.core import is_compiled
@@ -23,7 +24,34 @@ _BAD_INPUT = 2
 _RUNS_A_MACHINE = {"run", "compare", "bench"}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Cli(click.Group):
+    """Says what is wrong in one line, whoever found it."""
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run and exit: 0 done, 1 the answer is no, 2 bad input or usage, 130 Ctrl-C."""
+        extra["standalone_mode"] = False
+        try:
+            status = super().main(*args, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(_BAD_INPUT)
+        except click.ClickException as error:
+            _complain(error.format_message())
+        except click.Abort:
+            sys.exit(INTERRUPTED)
+        except EngineFailure as failure:
+            _complain(f"the engine cannot be used: {failure}")
+        except (VmmError, BuildError, LinkError) as error:
+            _complain(str(error))
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(text: str) -> NoReturn:
+    stderr.print(f"vmirom: {' '.join(text.split())}", markup=False)
+    sys.exit(_BAD_INPUT)
+
+
+@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="vmirom")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -45,12 +73,5 @@ for command in (build, inspect, run, compare_command, bench, guests, policies):
 
 
 def main() -> None:
-    """Entry point. Exit status 0 done, 1 the answer is no, 2 bad input or usage."""
-    try:
-        cli(prog_name="vmirom")
-    except EngineFailure as failure:
-        stderr.print(f"vmirom: the engine cannot be used: {failure}", markup=False)
-        sys.exit(_BAD_INPUT)
-    except (VmmError, BuildError, LinkError) as error:
-        stderr.print(f"vmirom: {error}", markup=False)
-        sys.exit(_BAD_INPUT)
+    """Entry point."""
+    cli(prog_name="vmirom")

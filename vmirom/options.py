@@ -31,6 +31,20 @@ class _Size(click.ParamType[int]):
         return int(match[1]) * _UNITS[match[2]]
 
 
+class _Text(click.ParamType[str]):
+    """Text that can be put into a guest's memory."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{text!r}: expected UTF-8", param, ctx)
+        return text
+
+
 def machine_options(function: F) -> F:
     """What every run of a machine can be given."""
     for option in (
@@ -42,7 +56,9 @@ def machine_options(function: F) -> F:
             metavar="N",
             help="End the run after N guest instructions.",
         ),
-        click.option("--append", default="", metavar="TEXT", help="The guest's command line."),
+        click.option(
+            "--append", type=_Text(), default="", metavar="TEXT", help="The guest's command line."
+        ),
         click.option(
             "--memory",
             type=_Size(),

@@ -1,17 +1,32 @@
 """How results look: tables on the terminal, numbers with thousands marks, progress on stderr."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import click
 from rich import box
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-__all__ = ["number", "percent", "plain_table", "print_json", "progress", "stderr", "stdout"]
+__all__ = [
+    "INTERRUPTED",
+    "Progress",
+    "number",
+    "percent",
+    "plain_table",
+    "print_json",
+    "progress",
+    "stderr",
+    "stdout",
+]
+
+INTERRUPTED = 130
+"""The exit status that a shell expects of a program that Ctrl-C stopped."""
 
 stdout = Console(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -44,22 +59,61 @@ def plain_table(*headers: str) -> Table:
     return table
 
 
-class _Progress:
-    """Tells what is going on, where somebody may be looking."""
+class Progress:
+    """Tells what is going on, where somebody may be looking, and ends runs on Ctrl-C."""
 
     def __init__(self, status: Status | None) -> None:
         self._status = status
+        self._text = ""
+        self._interrupted = False
 
     def __call__(self, text: str) -> None:
+        """What is being done now."""
+        self._text = text
         if self._status is not None:
             self._status.update(text)
 
+    def watch(self, instructions: int) -> None:
+        """How far the guest is; raises KeyboardInterrupt after Ctrl-C."""
+        if self._interrupted:
+            raise KeyboardInterrupt
+        if self._status is not None and instructions:
+            self._status.update(f"{self._text}: {number(instructions)} instructions")
+
+    def line(self, text: str) -> None:
+        """Print a line on stdout, out of the status line's way."""
+        if self._status is None:
+            click.echo(text)
+            return
+        self._status.stop()
+        click.echo(text)
+        self._status.start()
+
+    def interrupt(self, *_: object) -> None:
+        """Take Ctrl-C. The second one is not waited with."""
+        self._interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @contextmanager
-def progress() -> Iterator[_Progress]:
-    """A status line on stderr while work goes on; silent when stderr is no terminal."""
-    if not stderr.is_terminal:
-        yield _Progress(None)
-        return
-    with stderr.status("starting") as status:
-        yield _Progress(status)
+def progress() -> Iterator[Progress]:
+    """A status line on stderr while work goes on; silent when stderr is no terminal.
+
+    Ctrl-C meanwhile waits for the next `watch`: an exception that a signal handler
+    raises while the engine calls back would be lost.
+    """
+    if stderr.is_terminal:
+        with stderr.status("starting") as status, _interruptible(Progress(status)) as tell:
+            yield tell
+    else:
+        with _interruptible(Progress(None)) as tell:
+            yield tell
+
+
+@contextmanager
+def _interruptible(tell: Progress) -> Iterator[Progress]:
+    before = signal.signal(signal.SIGINT, tell.interrupt)
+    try:
+        yield tell
+    finally:
+        signal.signal(signal.SIGINT, before)

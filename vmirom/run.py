@@ -9,14 +9,19 @@ from bench.compare import NamedRun
 from bench.inputs import load_guest, load_rom
 from bench.schema import run_to_json
 from vmirom.options import as_json, description, machine_options, queue_option
-from vmirom.output import number, plain_table, print_json, stderr, stdout
+from vmirom.output import (
+    INTERRUPTED,
+    number,
+    plain_table,
+    print_json,
+    progress,
+    stderr,
+    stdout,
+)
 from vmm.core.outcome import OutcomeKind
 from vmm.machine import Machine, Run
 
 __all__ = ["run"]
-
-_INTERRUPTED = 130
-"""What a shell expects of a program that Ctrl-C stopped."""
 
 
 @click.command(
@@ -76,20 +81,22 @@ def run(
     about = description(
         policy, intercepts, memory, append, max_instructions, check_shadow=check_shadow
     )
-    machine = Machine(
-        replace(about, guest=chosen.image, rom=rom.image),
-        echo=None if json_output else click.echo,
-    )
-    result = machine.run()
+    with progress() as tell:
+        tell(f"{chosen.name}, ROM {rom.name}")
+        machine = Machine(
+            replace(about, guest=chosen.image, rom=rom.image),
+            echo=None if json_output else tell.line,
+        )
+        result = machine.run(tell.watch)
     named = NamedRun(rom, result)
     if json_output:
         print_json(run_to_json(chosen.name, named, calls=show_calls, places=place_count))
     else:
         _print(chosen.name, named, show_calls=show_calls, place_count=place_count)
     if result.outcome.kind is OutcomeKind.INTERRUPTED:
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     if not result.outcome.ok:
-        stderr.print(f"{chosen.name}: {result.outcome}", markup=False)
+        stderr.print(f"vmirom: {chosen.name}: {result.outcome}", markup=False)
         sys.exit(1)
 
 

@@ -89,11 +89,12 @@ class RunLoop:
         if self._power.outcome is not None:
             return self._power.outcome
         reason = Stop(vcpu.stop_reason)
+        passed = vcpu.meter.instructions
         if reason in {Stop.LIMIT, Stop.DEADLINE, Stop.INTERRUPT}:
             # The block that was about to run was counted and will be again.
             vcpu.meter.leave_at(vcpu.cpu.eip())
         match reason:
-            case Stop.LIMIT if vcpu.meter.instructions >= max_instructions:
+            case Stop.LIMIT if passed >= max_instructions:
                 return Outcome(OutcomeKind.LIMIT, f"{max_instructions} instructions have passed")
             case Stop.HALTED:
                 return self._wait()
