@@ -16,7 +16,12 @@ __all__ = ["ShadowChecker"]
 _PRESENT, _WRITABLE, _USER = 1, 2, 4
 _GUEST_DIRTY = 0x40
 _FRAME = 0xFFFFF000
+_GUEST_FRAME = 0xFFFFFFFFFF000
+_NO_EXECUTE = 1 << 63
 _TABLE, _DIRECT = 1, 2
+_CR4_PAE = 0x20
+
+Snapshot = dict[str, memoryview]
 
 
 class ShadowChecker:
@@ -29,7 +34,7 @@ class ShadowChecker:
 
     def check(self) -> None:
         """Compare everything now; raises `EngineFailure` naming the first disagreement."""
-        state = self._vcpu.shadow.snapshot()
+        state = self._vcpu.shadow.pages.snapshot()
         queued = self._queued_entries()
         for page, kind in enumerate(state["kind"]):
             if kind == _TABLE:
@@ -47,44 +52,55 @@ class ShadowChecker:
         words = (memory.read32(header + HeaderField.RECORDS + 4 * i) for i in range(count))
         return {word & ~3 for word in words if word & 3 == RecordKind.ENTRY}
 
-    def _check_table(self, state: dict[str, memoryview], page: int, queued: set[int]) -> None:
-        frame, half = state["frame_of"][page], state["half_of"][page]
+    def _check_table(self, state: Snapshot, page: int, queued: set[int]) -> None:
+        frame, part = state["frame_of"][page], state["part_of"][page]
         memory = self._vcpu.memory
+        wide = bool(self._vcpu.paging.cr4 & _CR4_PAE)
         for index in range(512):
             entry = state["entries"][512 * page + index]
             if not entry & _PRESENT:
                 continue
-            address = (frame << 12) + 4 * (512 * half + index)
+            if wide:
+                address = (frame << 12) + 8 * index
+                guest = memory.read64(address)
+            else:
+                address = (frame << 12) + 4 * (512 * part + index)
+                guest = memory.read32(address)
             if address in queued:
                 continue
             self.entries += 1
-            guest = memory.read32(address)
             if not guest & _PRESENT and state["announced"][frame]:
                 self.unannounced += 1
                 continue
-            wrong = (
-                not guest & _PRESENT
-                or self._differs(entry, guest)
-                or (entry & _USER and not guest & _USER)
-                or (
-                    entry & _WRITABLE
-                    and entry & _USER
-                    and not (guest & _WRITABLE and guest & _GUEST_DIRTY)
-                )
-            )
-            if wrong:
+            if self._allows_more(entry, guest) or self._differs(entry, guest & _GUEST_FRAME):
                 raise EngineFailure(
-                    f"shadow entry {entry:#x} stands for {guest:#010x} at {address:#x}"
+                    f"shadow entry {entry:#x} stands for {guest:#x} at {address:#x}"
                 )
             self._check_rights(state, entry)
 
-    def _differs(self, entry: int, guest: int) -> bool:
-        """Does the entry lead elsewhere? Frames without RAM lead to windows of the engine."""
-        frame = (guest & _FRAME) >> 12
-        return frame < self._vcpu.memory.frame_count and entry & _FRAME != guest & _FRAME
+    def _allows_more(self, entry: int, guest: int) -> bool:
+        """Does the entry grant a right that the guest's does not?
 
-    def _check_direct(self, state: dict[str, memoryview], page: int) -> None:
-        first = 1024 * state["frame_of"][page] + 512 * state["half_of"][page]
+        Ring 0 alone may write to a read-only page, while CR0.WP is clear.
+        """
+        writable = guest & _WRITABLE and guest & _GUEST_DIRTY
+        return bool(
+            not guest & _PRESENT
+            or (entry & _USER and not guest & _USER)
+            or (entry & _WRITABLE and entry & _USER and not writable)
+            or (self._vcpu.paging.no_execute and guest & _NO_EXECUTE and not entry & _NO_EXECUTE)
+        )
+
+    def _differs(self, entry: int, address: int) -> bool:
+        """Does the entry lead elsewhere? Frames without RAM lead to windows of the engine."""
+        if address >> 12 >= self._vcpu.memory.frame_count:
+            return False
+        if not self._vcpu.memory.frames_view()[address >> 12] & 1:
+            return False
+        return entry & _FRAME != address
+
+    def _check_direct(self, state: Snapshot, page: int) -> None:
+        first = 512 * state["frame_of"][page]
         for index in range(512):
             entry = state["entries"][512 * page + index]
             if entry & _PRESENT:
@@ -95,16 +111,13 @@ class ShadowChecker:
                     )
                 self._check_rights(state, entry)
 
-    def _check_rights(self, state: dict[str, memoryview], entry: int) -> None:
+    def _check_rights(self, state: Snapshot, entry: int) -> None:
         frame = (entry & _FRAME) >> 12
         if not entry & _WRITABLE or frame >= self._vcpu.memory.frame_count:
             return
-        traced = not state["announced"][frame] and (
-            state["table_of"][2 * frame]
-            or state["table_of"][2 * frame + 1]
-            or state["root_of"][frame]
-        )
-        if traced:
+        tables = state["table_of"][2 * frame : 2 * frame + 2]
+        directories = state["directory_of"][4 * frame : 4 * frame + 4]
+        if not state["announced"][frame] and (any(tables) or any(directories)):
             raise EngineFailure(f"traced frame {frame:#x} is writable by shadow entry {entry:#x}")
         if self._vcpu.memory.frames_view()[frame] & 2:
             raise EngineFailure(f"protected frame {frame:#x} is writable by entry {entry:#x}")

@@ -10,5 +10,6 @@ cdef class GuestMemory:
     cdef bint contains(self, unsigned int address) noexcept
     cpdef unsigned int read8(self, unsigned int address) except? 0xFFFFFFFF
     cpdef unsigned int read32(self, unsigned int address) except? 0xFFFFFFFF
+    cpdef unsigned long long read64(self, unsigned int address) except? 0xFFFFFFFF
     cpdef int write32(self, unsigned int address, unsigned int value) except -1
     cpdef int write8(self, unsigned int address, unsigned int value) except -1

@@ -70,6 +70,13 @@ class GuestMemory:
             return ALL_ONES
         return self.words[address >> 2]
 
+    def read64(self, address: cython.uint) -> cython.ulonglong:
+        """The aligned quadword that `address` lies in."""
+        address = (address >> 3) << 3
+        low: cython.ulonglong = self.read32(address)
+        high: cython.ulonglong = self.read32(address + 4)
+        return low | (high << 32)
+
     def write32(self, address: cython.uint, value: cython.uint) -> cython.int:
         """Store to the aligned dword that `address` lies in."""
         if self.contains(address) and not self.is_protected(address >> 12):

@@ -5,18 +5,26 @@ cdef class GuestPaging:
     cdef public unsigned int cr0
     cdef public unsigned int cr3
     cdef public unsigned int cr4
-    cdef unsigned int pde
-    cdef unsigned int pte
+    cdef public bint no_execute
+    cdef unsigned long long[::1] pointers
+    cdef unsigned long long pde
+    cdef unsigned long long pte
     cdef unsigned int pde_address
     cdef unsigned int pte_address
     cdef unsigned int physical
     cdef bint large
     cdef bint user
     cdef bint writable
+    cdef bint executable
     cdef unsigned int error
 
     cdef bint enabled(self) noexcept
     cdef bint write_protect(self) noexcept
+    cdef bint pae(self) noexcept
+    cpdef int load_pointers(self) except -1
+    cdef unsigned long long pointer(self, unsigned int quarter) except? 0
     cdef bint walk(self, unsigned int address) except? True
+    cdef bint walk_pae(self, unsigned int address) except? True
+    cdef unsigned int reached(self, unsigned long long entry, unsigned int offset_mask, unsigned int address) except? 0xFFFFFFFF
     cdef int mark(self, bint write) except -1
     cpdef Py_ssize_t translate(self, unsigned int address, bint write, bint user) except? -2

@@ -29,4 +29,5 @@ cdef class PrivilegedRegisters:
     cdef int time_stamp(self, unsigned int eip) except -1
     cdef int skip(self, unsigned int eip) except -1
     cdef int model_specific_register(self, unsigned int eip) except -1
+    cdef bint set_extended_features(self) except? True
     cdef int set_pair(self, unsigned long long value) except -1

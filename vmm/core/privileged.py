@@ -53,6 +53,8 @@ CR4_SSE = cython.declare(cython.uint, 0x600)
 
 DR6_SINGLE_STEP = cython.declare(cython.uint, 0x4000)
 MSR_TIME_STAMP = 0x10
+MSR_EXTENDED_FEATURES = 0xC0000080
+EFER_NXE = cython.declare(cython.uint, 0x800)
 
 # Virtual time that RDTSC takes on top of its instruction, so that a guest which
 # polls it sees time pass (measured on a Linux boot).
@@ -175,12 +177,10 @@ class PrivilegedRegisters:
         """Load the guest's CR4; false for reserved bits."""
         if value & ~CR4_KNOWN:
             return False
-        if value & CR4_PAE:
-            raise Unsupported(f"PAE paging at {self.cpu.eip():#010x}")
         changed: cython.uint = value ^ self.paging.cr4
         self.paging.cr4 = value
         self.cpu.write_cr4((value & CR4_SSE) | CR4_PAE)
-        if changed & CR4_PSE:
+        if changed & (CR4_PSE | CR4_PAE):
             self.shadow.reset()
         else:
             self.cpu.flush_tlb()
@@ -238,13 +238,26 @@ class PrivilegedRegisters:
         write: cython.bint = self.code.byte(self.code.skip_prefixes() + 1) == 0x30
         if number not in self.msrs:
             return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
-        if write:
+        if number == MSR_EXTENDED_FEATURES and write:
+            if not self.set_extended_features():
+                return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
+        elif write:
             self.msrs[number] = self.cpu.reg(EAX) | (int(self.cpu.reg(EDX)) << 32)
         elif number == MSR_TIME_STAMP:
             self.set_pair(self.meter.now())
         else:
             self.set_pair(self.msrs[number])
         return self.skip(eip)
+
+    def set_extended_features(self) -> cython.bint:
+        """WRMSR of EFER: no-execute is the one feature that a 32-bit guest can turn on."""
+        value: cython.uint = self.cpu.reg(EAX)
+        if value & ~EFER_NXE or self.cpu.reg(EDX):
+            return False
+        self.msrs[MSR_EXTENDED_FEATURES] = value
+        self.paging.no_execute = value != 0
+        self.shadow.reset()
+        return True
 
     def set_pair(self, value: cython.ulonglong) -> cython.int:
         """EDX:EAX = value."""

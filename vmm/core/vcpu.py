@@ -217,17 +217,17 @@ class Vcpu:
         physical: cython.uint = shadow.target
         self.counters.count(PTE_WRITE, (physical >> 12) << 12, eip)
         emulated: cython.bint = self.stores.emulate(eip, physical)
-        if not emulated and shadow.is_live_directory(physical >> 12):
+        if not emulated and shadow.is_in_use(physical >> 12):
             emulated = self.stores.emulate_string(eip, physical)
             if not emulated:
                 raise Unsupported(
-                    f"store to the live page directory at {physical:#x} by the instruction "
+                    f"store to a page table in use at {physical:#x} by the instruction "
                     f"at {eip:#010x}"
                 )
         if not emulated:
             # A page that is written in an unknown way, or swept by a string
             # instruction, is no page table now: forget that it ever was.
-            shadow.unshadow(physical >> 12)
+            shadow.pages.unshadow(physical >> 12)
             return shadow.flush_if_stale()
         self.meter.retire()
         shadow.entry_written((physical >> 2) << 2)
@@ -377,11 +377,11 @@ class Vcpu:
 
     def mmio_read(self, offset, size):
         """A load from a physical address without RAM: nobody answers."""
-        target = (self.shadow.window_target(offset >> 12) << 12) | (offset & 0xFFF)
+        target = (self.shadow.pages.windows.target(offset >> 12) << 12) | (offset & 0xFFF)
         self.counters.count_heavy(MMIO, target, self.cpu.eip())
         return (1 << (8 * size)) - 1
 
     def mmio_write(self, offset, _size, _value):
         """A store to a physical address without RAM: nobody listens."""
-        target = (self.shadow.window_target(offset >> 12) << 12) | (offset & 0xFFF)
+        target = (self.shadow.pages.windows.target(offset >> 12) << 12) | (offset & 0xFFF)
         self.counters.count_heavy(MMIO, target, self.cpu.eip())

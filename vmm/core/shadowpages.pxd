@@ -1,0 +1,49 @@
+from vmm.core.cpustate cimport CpuState
+from vmm.core.links cimport Links
+from vmm.core.memory cimport GuestMemory
+from vmm.core.windows cimport Windows
+
+cdef class ShadowPages:
+    cdef GuestMemory memory
+    cdef CpuState cpu
+    cdef readonly Windows windows
+    cdef unsigned long long[::1] entries
+    cdef unsigned int pool_address
+    cdef unsigned int page_count
+    cdef unsigned int[::1] free_pages
+    cdef unsigned int free_count
+    # what each shadow page is: its kind, the guest frame it shadows, which part of it
+    cdef unsigned int[::1] kind
+    cdef unsigned int[::1] frame_of
+    cdef unsigned int[::1] part_of
+    cdef unsigned int[::1] parents
+    # where a guest frame is shadowed, and where it is mapped
+    cdef unsigned int[::1] table_of
+    cdef unsigned int[::1] directory_of
+    cdef unsigned int[::1] direct_of
+    cdef unsigned int[::1] identity
+    cdef unsigned char[::1] announced
+    cdef unsigned int[::1] mappings
+    cdef Links links
+    cdef bint tlb_stale
+
+    cdef bint running_out(self) noexcept
+    cdef int clear(self) except -1
+    cdef int flush_if_stale(self) except -1
+    cdef bint is_traced(self, unsigned int frame) noexcept
+    cdef int trace(self, unsigned int frame) except -1
+    cdef unsigned int page_index(self, unsigned long long entry) noexcept
+    cdef unsigned long long link_to(self, unsigned int page) noexcept
+    cdef unsigned long long leaf(self, unsigned int frame, bint user, bint writable, bint execute) except? 0
+    cdef int store_leaf(self, unsigned int location, unsigned long long entry) except -1
+    cdef int drop_leaf(self, unsigned int location) except -1
+    cdef int store_link(self, unsigned int location, unsigned long long entry) except -1
+    cdef int drop_link(self, unsigned int location) except -1
+    cdef unsigned int allocate(self, unsigned int kind, unsigned int frame, unsigned int part) except? 0
+    cdef int free(self, unsigned int page) except -1
+    cdef unsigned int table(self, unsigned int frame, unsigned int half) except? 0
+    cdef unsigned int directory(self, unsigned int frame, unsigned int quarter) except? 0
+    cdef unsigned int identity_directory(self, unsigned int quarter) except? 0
+    cdef unsigned int direct(self, unsigned int region) except? 0
+    cdef int unshadow(self, unsigned int frame) except -1
+    cdef int close_windows(self) except -1

@@ -1,0 +1,359 @@
+"""Shadow pages: the pool, what each page of it shadows, and its entries.
+
+A 32-bit guest table has 1024 entries and a PAE one 512, so a 32-bit page table has
+two shadow pages, one a half, and a 32-bit directory four, one a quarter, where each
+guest entry has two links; PAE tables have one page each. A large page is shadowed by
+a *direct* page for each 2 MiB, filled at once: linear memory is mapped that way, and
+one fault per 4 KiB would be an artefact.
+
+Every change keeps three things true: each present leaf is on the list of mappings
+of its guest frame, each link on the list of parents of its page, and `tlb_stale` is
+set when an entry lost a right that the TLB may still grant.
+"""
+
+from array import array
+
+import cython
+
+from vmm.core.cpustate import CpuState
+from vmm.core.errors import EngineFailure
+from vmm.core.links import Links
+from vmm.core.memory import GuestMemory
+from vmm.core.windows import Windows
+
+PRESENT = cython.declare(cython.ulonglong, 0x01)
+WRITABLE = cython.declare(cython.ulonglong, 0x02)
+USER = cython.declare(cython.ulonglong, 0x04)
+ACCESSED_DIRTY = cython.declare(cython.ulonglong, 0x60)
+NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
+FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
+ALL_ONES = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
+
+# Kinds of shadow pages.
+FREE = cython.declare(cython.uint, 0)
+TABLE = cython.declare(cython.uint, 1)
+DIRECT = cython.declare(cython.uint, 2)
+DIRECTORY = cython.declare(cython.uint, 3)
+IDENTITY = cython.declare(cython.uint, 4)
+FIXED = cython.declare(cython.uint, 5)
+
+# Page 0 holds the roots, page 1 reads as all ones.
+ROOTS_PAGE = cython.declare(cython.uint, 0)
+VOID_PAGE = cython.declare(cython.uint, 1)
+FIRST_PAGE = cython.declare(cython.uint, 2)
+REGIONS = cython.declare(cython.uint, 2048)
+# A fault allocates at most a directory and a table.
+PAGE_RESERVE = cython.declare(cython.uint, 8)
+
+
+@cython.final
+@cython.cclass
+class ShadowPages:
+    """The pool of one CPU.
+
+    `pool` is a buffer of whole pages that the engine maps at physical
+    `pool_address`, outside guest memory. A location is an index into all its
+    64-bit entries.
+    """
+
+    def __init__(self, memory: GuestMemory, cpu: CpuState, pool, pool_address, windows: Windows):
+        self.memory = memory
+        self.cpu = cpu
+        self.windows = windows
+        self.entries = memoryview(pool).cast("B").cast("Q")
+        self.pool_address = pool_address
+        self.page_count = len(pool) >> 12
+        pages = self.page_count
+        frames = self.memory.frame_count
+        self.free_pages = array("I", bytes(4 * pages))
+        self.kind = array("I", bytes(4 * pages))
+        self.frame_of = array("I", bytes(4 * pages))
+        self.part_of = array("I", bytes(4 * pages))
+        self.parents = array("I", bytes(4 * pages))
+        self.table_of = array("I", bytes(4 * 2 * frames))
+        self.directory_of = array("I", bytes(4 * 4 * frames))
+        self.direct_of = array("I", bytes(4 * REGIONS))
+        self.identity = array("I", bytes(4 * 4))
+        self.announced = bytearray(frames)
+        self.mappings = array("I", bytes(4 * frames))
+        self.links = Links(8 * frames + 16384)
+        self.free_count = 0
+        self.tlb_stale = False
+        i: cython.uint
+        for i in range(512 * VOID_PAGE, 512 * VOID_PAGE + 512):
+            self.entries[i] = ALL_ONES
+        self.clear()
+
+    def running_out(self) -> cython.bint:
+        """Is there too little room left for one more fault?"""
+        return self.free_count < PAGE_RESERVE or self.links.nearly_full()
+
+    def clear(self) -> cython.int:
+        """Drop everything. Announcements stay: they are the guest's word."""
+        i: cython.uint
+        self.free_count = 0
+        for i in range(self.page_count - 1, FIRST_PAGE - 1, -1):
+            self.kind[i] = FREE
+            self.parents[i] = 0
+            self.free_pages[self.free_count] = i
+            self.free_count += 1
+        self.kind[ROOTS_PAGE] = FIXED
+        self.kind[VOID_PAGE] = FIXED
+        for i in range(512 * ROOTS_PAGE, 512 * ROOTS_PAGE + 512):
+            self.entries[i] = 0
+        for i in range(self.memory.frame_count):
+            self.table_of[2 * i] = 0
+            self.table_of[2 * i + 1] = 0
+            self.mappings[i] = 0
+        for i in range(4 * self.memory.frame_count):
+            self.directory_of[i] = 0
+        for i in range(REGIONS):
+            self.direct_of[i] = 0
+        for i in range(4):
+            self.identity[i] = 0
+        self.links.clear()
+        self.windows.forget()
+        self.tlb_stale = True
+        return 0
+
+    def flush_if_stale(self) -> cython.int:
+        """Flush the TLB if an entry lost a right since the last flush."""
+        if self.tlb_stale:
+            self.tlb_stale = False
+            self.cpu.flush_tlb()
+        return 0
+
+    # ---- tracing
+
+    def is_traced(self, frame: cython.uint) -> cython.bint:
+        """Must stores to this frame exit?"""
+        if frame >= self.memory.frame_count or self.announced[frame]:
+            return False
+        directories: cython.uint = 4 * frame
+        return (
+            self.table_of[2 * frame]
+            | self.table_of[2 * frame + 1]
+            | self.directory_of[directories]
+            | self.directory_of[directories + 1]
+            | self.directory_of[directories + 2]
+            | self.directory_of[directories + 3]
+        ) != 0
+
+    def trace(self, frame: cython.uint) -> cython.int:
+        """Take the write permission from every mapping of a traced frame."""
+        if not self.is_traced(frame):
+            return 0
+        node: cython.uint = self.mappings[frame]
+        while node:
+            location: cython.uint = self.links.location[node]
+            if self.entries[location] & WRITABLE:
+                self.entries[location] = self.entries[location] ^ WRITABLE
+                self.tlb_stale = True
+            node = self.links.follower[node]
+        return self.flush_if_stale()
+
+    # ---- entries
+
+    def page_index(self, entry: cython.ulonglong) -> cython.uint:
+        """The pool page that a link points to."""
+        return (cython.cast(cython.uint, entry & FRAME_MASK) - self.pool_address) >> 12
+
+    def link_to(self, page: cython.uint) -> cython.ulonglong:
+        """A link to a page, without rights yet."""
+        return (self.pool_address + 4096 * page) | PRESENT
+
+    def leaf(
+        self, frame: cython.uint, user: cython.bint, writable: cython.bint, execute: cython.bint
+    ) -> cython.ulonglong:
+        """A leaf entry; never writable where stores must be seen."""
+        entry: cython.ulonglong = PRESENT | ACCESSED_DIRTY
+        if user:
+            entry |= USER
+        if not self.memory.is_ram(frame):
+            if execute:
+                return entry | (self.pool_address + 4096 * VOID_PAGE)
+            if self.windows.full():
+                self.close_windows()
+            if writable:
+                entry |= WRITABLE
+            return entry | self.windows.find(frame) | NO_EXECUTE
+        entry |= cython.cast(cython.ulonglong, frame) << 12
+        if writable and not self.is_traced(frame) and not self.memory.is_protected(frame):
+            entry |= WRITABLE
+        if not execute:
+            entry |= NO_EXECUTE
+        return entry
+
+    def store_leaf(self, location: cython.uint, entry: cython.ulonglong) -> cython.int:
+        """Replace a leaf."""
+        old: cython.ulonglong = self.entries[location]
+        frame: cython.uint = cython.cast(cython.uint, (entry & FRAME_MASK) >> 12)
+        if old & PRESENT:
+            if (old ^ entry) & FRAME_MASK:
+                self.drop_leaf(location)
+                old = 0
+            elif (old & ~entry & (WRITABLE | USER)) | (entry & ~old & NO_EXECUTE):
+                self.tlb_stale = True
+        self.entries[location] = entry
+        if not old & PRESENT and self.memory.is_ram(frame):
+            self.links.add(self.mappings, frame, location)
+        return 0
+
+    def drop_leaf(self, location: cython.uint) -> cython.int:
+        """Make a leaf not present."""
+        old: cython.ulonglong = self.entries[location]
+        if old & PRESENT:
+            frame: cython.uint = cython.cast(cython.uint, (old & FRAME_MASK) >> 12)
+            if self.memory.is_ram(frame):
+                self.links.remove(self.mappings, frame, location)
+            self.entries[location] = 0
+            self.tlb_stale = True
+        return 0
+
+    def store_link(self, location: cython.uint, entry: cython.ulonglong) -> cython.int:
+        """Point an entry of a root or directory at a shadow page."""
+        old: cython.ulonglong = self.entries[location]
+        if old & PRESENT:
+            if (old ^ entry) & FRAME_MASK:
+                self.drop_link(location)
+                old = 0
+            elif (old & ~entry & (WRITABLE | USER)) | (entry & ~old & NO_EXECUTE):
+                self.tlb_stale = True
+        if not old & PRESENT:
+            self.links.add(self.parents, self.page_index(entry), location)
+        self.entries[location] = entry
+        return 0
+
+    def drop_link(self, location: cython.uint) -> cython.int:
+        """Make an entry of a root or directory not present."""
+        old: cython.ulonglong = self.entries[location]
+        if old & PRESENT:
+            self.links.remove(self.parents, self.page_index(old), location)
+            self.entries[location] = 0
+            self.tlb_stale = True
+        return 0
+
+    # ---- pages
+
+    def allocate(self, kind: cython.uint, frame: cython.uint, part: cython.uint) -> cython.uint:
+        """An empty page."""
+        if not self.free_count:
+            raise EngineFailure(f"the pool of {self.page_count} shadow pages is too small")
+        self.free_count -= 1
+        page: cython.uint = self.free_pages[self.free_count]
+        i: cython.uint
+        for i in range(512 * page, 512 * page + 512):
+            self.entries[i] = 0
+        self.kind[page] = kind
+        self.frame_of[page] = frame
+        self.part_of[page] = part
+        self.parents[page] = 0
+        return page
+
+    def free(self, page: cython.uint) -> cython.int:
+        """Empty a page, take it out of whatever links to it, and give it back."""
+        i: cython.uint
+        kind: cython.uint = self.kind[page]
+        frame: cython.uint = self.frame_of[page]
+        part: cython.uint = self.part_of[page]
+        for i in range(512 * page, 512 * page + 512):
+            if kind == DIRECTORY or kind == IDENTITY:
+                self.drop_link(i)
+            else:
+                self.drop_leaf(i)
+        while self.parents[page]:
+            self.drop_link(self.links.location[self.parents[page]])
+        if kind == TABLE:
+            self.table_of[2 * frame + part] = 0
+        elif kind == DIRECTORY:
+            self.directory_of[4 * frame + part] = 0
+        elif kind == DIRECT:
+            self.direct_of[frame] = 0
+        else:
+            self.identity[part] = 0
+        self.kind[page] = FREE
+        self.free_pages[self.free_count] = page
+        self.free_count += 1
+        self.tlb_stale = True
+        return 0
+
+    def table(self, frame: cython.uint, half: cython.uint) -> cython.uint:
+        """The shadow of a guest page table, or of half of a 32-bit one."""
+        page: cython.uint = self.table_of[2 * frame + half]
+        if not page:
+            was_traced: cython.bint = self.is_traced(frame)
+            page = self.allocate(TABLE, frame, half)
+            self.table_of[2 * frame + half] = page
+            if not was_traced:
+                self.trace(frame)
+        return page
+
+    def directory(self, frame: cython.uint, quarter: cython.uint) -> cython.uint:
+        """The shadow of a guest directory, or of a quarter of a 32-bit one."""
+        page: cython.uint = self.directory_of[4 * frame + quarter]
+        if not page:
+            was_traced: cython.bint = self.is_traced(frame)
+            page = self.allocate(DIRECTORY, frame, quarter)
+            self.directory_of[4 * frame + quarter] = page
+            if not was_traced:
+                self.trace(frame)
+        return page
+
+    def identity_directory(self, quarter: cython.uint) -> cython.uint:
+        """What a quarter of the address space runs on while paging is off."""
+        page: cython.uint = self.identity[quarter]
+        if not page:
+            page = self.allocate(IDENTITY, 0, quarter)
+            self.identity[quarter] = page
+        return page
+
+    def direct(self, region: cython.uint) -> cython.uint:
+        """The shadow of 2 MiB of physical memory that large pages map."""
+        page: cython.uint = self.direct_of[region]
+        if not page:
+            page = self.allocate(DIRECT, region, 0)
+            self.direct_of[region] = page
+            i: cython.uint
+            for i in range(512):
+                if self.memory.is_ram(512 * region + i):
+                    self.store_leaf(512 * page + i, self.leaf(512 * region + i, True, True, False))
+        return page
+
+    def unshadow(self, frame: cython.uint) -> cython.int:
+        """Drop everything derived from a frame's contents."""
+        i: cython.uint
+        if frame >= self.memory.frame_count:
+            return 0
+        for i in range(2):
+            if self.table_of[2 * frame + i]:
+                self.free(self.table_of[2 * frame + i])
+        for i in range(4):
+            if self.directory_of[4 * frame + i]:
+                self.free(self.directory_of[4 * frame + i])
+        return 0
+
+    def close_windows(self) -> cython.int:
+        """Drop each leaf that maps a window, so that windows can be given out anew."""
+        page: cython.uint
+        i: cython.uint
+        for page in range(FIRST_PAGE, self.page_count):
+            if self.kind[page] == TABLE or self.kind[page] == DIRECT:
+                for i in range(512 * page, 512 * page + 512):
+                    frame: cython.uint = cython.cast(
+                        cython.uint, (self.entries[i] & FRAME_MASK) >> 12
+                    )
+                    if self.entries[i] & PRESENT and not self.memory.is_ram(frame):
+                        self.drop_leaf(i)
+        return self.windows.forget()
+
+    def snapshot(self):
+        """The tables as they stand, by field name, for the checker."""
+        return {
+            "entries": memoryview(self.entries),
+            "kind": memoryview(self.kind),
+            "frame_of": memoryview(self.frame_of),
+            "part_of": memoryview(self.part_of),
+            "announced": memoryview(self.announced),
+            "table_of": memoryview(self.table_of),
+            "directory_of": memoryview(self.directory_of),
+        }
