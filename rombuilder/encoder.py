@@ -2,9 +2,11 @@
 
 import atexit
 import json
+import os
 import select
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,11 +32,14 @@ class Encoder:
     """Encodes templates: instructions with "{0}", "{1}" for values not yet known.
 
     Starts its worker process on first use and again after a crash. One instance can
-    serve any number of assemblies.
+    serve any number of assemblies, from any thread; a forked process gets a worker of
+    its own.
     """
 
     worker: Path = _WORKER
     _process: "subprocess.Popen[bytes] | None" = None
+    _owner: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _known: dict[tuple[int, str, tuple[tuple[int, ...], ...]], Encoding | str] = field(
         default_factory=dict
     )
@@ -47,9 +52,10 @@ class Encoder:
         `widths` lists for each field the widths in bytes to try, in order.
         """
         key = (mode, template, widths)
-        answer = self._known.get(key)
-        if answer is None:
-            answer = self._known[key] = self._ask(mode, template, widths)
+        with self._lock:
+            answer = self._known.get(key)
+            if answer is None:
+                answer = self._known[key] = self._ask(mode, template, widths)
         if isinstance(answer, str):
             raise EncoderError(answer)
         return answer
@@ -57,13 +63,14 @@ class Encoder:
     def close(self) -> None:
         """End the worker process."""
         process, self._process = self._process, None
-        if process is not None:
+        if process is not None and self._owner == os.getpid():
             process.kill()
             process.communicate()
 
     def _ask(self, mode: int, template: str, widths: tuple[tuple[int, ...], ...]) -> Encoding | str:
-        if self._process is None:
+        if self._process is None or self._owner != os.getpid():
             self._process = self._start()
+            self._owner = os.getpid()
         process = self._process
         assert process.stdin is not None  # noqa: S101 (both are pipes)
         assert process.stdout is not None  # noqa: S101
@@ -81,7 +88,8 @@ class Encoder:
         if not line:
             status = process.wait()
             self.close()
-            return f"Keystone crashed on this statement (worker status {status})"
+            what = "crashed on this statement" if status < 0 else "cannot be run"
+            return f"Keystone {what} (worker status {status})"
         answer = json.loads(line)
         if isinstance(answer, str):
             return answer

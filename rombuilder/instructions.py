@@ -11,7 +11,7 @@ import re
 
 from rombuilder.encoder import Encoder
 from rombuilder.errors import AssemblyError, EncoderError
-from rombuilder.expression import Expression, ExpressionError
+from rombuilder.expression import Expression
 from rombuilder.fragments import Branch
 from rombuilder.operands import Operand, OperandKind, parse_operand
 from rombuilder.source_text import Statement, split_arguments
@@ -88,6 +88,9 @@ _REASONS = {
     "KS_ERR_ASM_MNEMONICFAIL": "unknown mnemonic, or one that does not take these operands",
     "KS_ERR_ASM_INVALIDOPERAND": "invalid operands",
 }
+# Keystone never returns from some texts that are no instructions, such as a lone "*".
+_MNEMONIC = re.compile(r"[a-z][a-z0-9]*$")
+_ADDRESS = re.compile(r"\*?(%[a-z]s:)?(\(\s*(%[a-z]+)?\s*(,\s*%[a-z]+\s*(,\s*\d)?)?\s*\))?$")
 _ERROR_NAME = re.compile(r"KS_ERR_\w+")
 
 
@@ -106,6 +109,8 @@ def assemble_instruction(unit: Unit, encoder: Encoder, statement: Statement) -> 
         if not text:
             return
     mnemonic = word.lower()
+    if not _MNEMONIC.match(mnemonic):
+        raise AssemblyError(statement.origin, f"{word!r} is no instruction: {statement.text}")
     operands = [parse_operand(operand) for operand in split_arguments(rest)]
     if mnemonic in _REFUSED:
         raise AssemblyError(statement.origin, _REFUSED[mnemonic])
@@ -191,16 +196,14 @@ def _encode(
         value = ""
         if operand.expression:
             expression = unit.expression(operand.expression, statement.origin)
-            try:
-                number = unit.known(expression)
-            except ExpressionError as error:
-                raise AssemblyError(statement.origin, str(error)) from None
+            number = unit.known(expression)
             if number is None:
                 value = f"{{{len(unknown)}}}"
                 unknown.append(expression)
                 widths.append(_widths(operand, unit.mode))
             else:
                 value = _literal(number, operand, statement)
+        _check_shape(operand, suffix, statement)
         texts.append(f"{operand.prefix}{value}{suffix}")
     template = f"{mnemonic} {', '.join(texts)}".strip()
     try:
@@ -214,6 +217,20 @@ def _encode(
         for (offset, width), expression in zip(encoding.fields, unknown, strict=True)
     ]
     unit.emit(encoding.code, statement.origin, fields)
+
+
+def _check_shape(operand: Operand, suffix: str, statement: Statement) -> None:
+    """Registers are known to be well-formed; what else could be an address must be one."""
+    if operand.kind is OperandKind.REGISTER:
+        return
+    good = bool(operand.expression)
+    if operand.kind is OperandKind.MEMORY:
+        good = (good or bool(suffix)) and bool(_ADDRESS.match(f"{operand.prefix}{suffix}"))
+    if not good:
+        wrong = f"{operand.prefix}{operand.expression}{suffix}"
+        raise AssemblyError(
+            statement.origin, f"malformed operand {wrong or 'nothing'}: {statement.text}"
+        )
 
 
 def _corrected(mnemonic: str, operands: list[Operand], mode: int) -> tuple[str, list[Operand]]:

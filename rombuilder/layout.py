@@ -22,7 +22,7 @@ from rombuilder.unit import Unit
 
 __all__ = ["finish"]
 
-_MAX_ROUNDS = 200
+_SPARE_ROUNDS = 50
 _MAX_SECTION = 1 << 24
 """Bytes; a bigger section is a mistyped count."""
 
@@ -91,26 +91,21 @@ class _Layout:
         for draft in self.unit.sections.values():
             self.sizes[draft.name] = [_initial_size(fragment) for fragment in draft.fragments]
             self._accumulate(draft)
-        for _ in range(_MAX_ROUNDS):
+        fragments = [f for draft in self.unit.sections.values() for f in draft.fragments]
+        # Every round but a few lets a branch grow, and none ever shrinks. What can still
+        # move for ever is a filling that depends on itself.
+        fillings = [f.origin for f in fragments if isinstance(f, Org | Space)]
+        for _ in range(_SPARE_ROUNDS + sum(isinstance(f, Branch) for f in fragments)):
             changed = [self._round(draft) for draft in self.unit.sections.values()]
             if not any(changed):
                 break
         else:
-            raise AssemblyError(self._moving(), "the layout never settles")
+            raise AssemblyError(fillings[0], "the layout never settles")
         for draft in self.unit.sections.values():
             for fragment, size in zip(draft.fragments, self.sizes[draft.name], strict=True):
                 if size < 0 and isinstance(fragment, Org | Space):
                     what = ".org moves back" if isinstance(fragment, Org) else "negative count,"
                     raise AssemblyError(fragment.origin, f"{what} by {-size} bytes")
-
-    def _moving(self) -> Origin:
-        origins = [
-            fragment.origin
-            for draft in self.unit.sections.values()
-            for fragment in draft.fragments
-            if isinstance(fragment, Org | Space)
-        ]
-        return origins[0] if origins else next(iter(self.unit.labels.values())).origin
 
     def _accumulate(self, draft: SectionDraft) -> bool:
         starts = list(accumulate(self.sizes[draft.name], initial=0))
@@ -210,7 +205,8 @@ class _Writer:
         for name, expression in self.unit.assigned.items():
             if name not in self.unit.bindings:
                 continue
-            value = self.layout.value(expression, _nowhere(self.unit, name))
+            origin = self.unit.assigned_at[name]
+            value = self.layout.value(expression, origin)
             match value.terms:
                 case ():
                     symbols.append(self._symbol(name, None, value.constant))
@@ -218,9 +214,7 @@ class _Writer:
                     section = self._section(section_name)
                     symbols.append(self._symbol(name, section, value.constant))
                 case _:
-                    raise AssemblyError(
-                        _nowhere(self.unit, name), f"{name} is no address of this file"
-                    )
+                    raise AssemblyError(origin, f"{name} is no address of this file")
         return symbols
 
     def _section(self, name: str) -> Section:
@@ -338,13 +332,6 @@ class _Writer:
             binding = self.unit.bindings.get(name, Binding.GLOBAL)
             self.externals[name] = Symbol(name, binding=binding)
         return self.externals[name]
-
-
-def _nowhere(unit: Unit, name: str) -> Origin:
-    """Some place to report for a symbol: its `.size`, or the first label of the file."""
-    if name in unit.sizes:
-        return unit.sizes[name][1]
-    return next(iter(unit.labels.values())).origin
 
 
 def _spell(value: Value) -> str:

@@ -49,6 +49,7 @@ class Unit:
     labels: dict[str, Label] = field(default_factory=dict)
     assigned: dict[str, Expression] = field(default_factory=dict)
     """Symbols of `.set`, with the symbols known at that point already put in."""
+    assigned_at: dict[str, Origin] = field(default_factory=dict)
     bindings: dict[str, Binding] = field(default_factory=dict)
     kinds: dict[str, SymbolKind] = field(default_factory=dict)
     sizes: dict[str, tuple[Expression, Origin]] = field(default_factory=dict)
@@ -113,6 +114,7 @@ class Unit:
         if name in names_in(expression):
             raise AssemblyError(origin, f"{name} is set to a value that depends on itself")
         self.assigned[name] = expression
+        self.assigned_at[name] = origin
 
     def expression(self, text: str, origin: Origin) -> Expression:
         """Read an expression; local labels and "." get the meaning they have here."""

@@ -34,7 +34,8 @@ addl $0x12345,(%eax); cmp $0,%eax; cmpb $0,(%eax); cmpw $0x1234,(%eax); test $0x
 testl $0x200,(%eax); testb $1,4(%esp); and $0xfffff000,%eax; and $-4096,%eax; andl $~4095,%ecx
 or $0x80000000,%eax; xor %eax,%eax; not %eax; neg %ecx; mull %ecx; imul $5,%ecx,%eax; divl %ecx
 shl $4,%eax; shl %eax; shr $12,%eax; shr %cl,%eax; sar $31,%eax; shld $4,%eax,%edx
-shrd $4,%eax,%edx; push %eax; pushl 4(%esp); popl 4(%esp); push $1; push $0x1234; push $-1; push $0xffffffff; pushw $1
+shrd $4,%eax,%edx; push %eax; pushl 4(%esp); popl 4(%esp); push $1; push $0x1234; push $-1
+push $0xffffffff; pushw $1
 call *%eax; call *4(%eax); jmp *%eax; jmp *4(,%eax,4); jmp *0x12345678; ljmp *(%eax); lcall *(%eax)
 ljmp $0x10, $0x123456; lcall $8, $0; ljmpl $8, $4; ljmpw $8, $4
 in $0x60,%al; in %dx,%al; in %dx,%eax; inw %dx,%ax; inb (%dx),%al; out %al,$0x80; outl %eax,%dx
@@ -51,11 +52,12 @@ jcxz data; jmp data; call data; jnbe data; loopne data
 CODE_16 = """
 mov $0x1234,%ax; mov %ax,%ds; push %ds; pop %es; push %ax; pushl %eax; pushf; pusha; iret; lret; ret
 mov $0x12345678,%eax; movl $5,(%bx); mov (%bx,%si),%ax; mov 4(%bp),%ax; mov 0x1234,%ax
-mov %cs:0x1234,%ax; movb $0xe,%ah; int $0x10; lodsb; stosw; rep movsw; cld; test %al,%al; xor %ax,%ax
+mov %cs:0x1234,%ax; movb $0xe,%ah; int $0x10; lodsb; stosw; rep movsw; cld; test %al,%al
+xor %ax,%ax
 xor %eax,%eax; shl $4,%eax; movzwl %ax,%eax; inb %dx,%al; inl %dx,%eax; outl %eax,%dx; outb %al,%dx
 lgdt 0x1234; call *%ax; jmp *(%bx); push $0x1234; pushl $0x12345678; add $1,%sp; mov (%eax),%cx
-mov 4(%esp),%eax; mov %cr0,%eax; mov %eax,%cr0; lea 4(%si),%di; cmp $0x20,%al; les (%bx),%di; hlt
-ljmp $0x10, $0x1234; ljmpl $0x10, $0x123456; data: jcxz data; jecxz data; jmp data; call data
+mov 4(%esp),%eax; mov %cr0,%eax; mov %eax,%cr0; lea 4(%si),%di; cmp $0x20,%al; les (%bx),%di
+hlt; ljmp $0x10, $0x1234; ljmpl $0x10, $0x123456; data: jcxz data; jecxz data; jmp data; call data
 """
 
 
