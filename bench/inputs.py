@@ -4,14 +4,20 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from linker.link import link
+from linker.script_parser import read_script
+from rombuilder.assembler import assemble
 from rombuilder.guest import build_guest, guest_names
 from rombuilder.rom import Flavour, build_rom
+from rombuilder.sources import guests_dir
 from vmi.queue import DEFAULT_CAPACITY
+from vmi.symbols import assembler_symbols
 from vmm.core.errors import BadDescription
 
 __all__ = ["Guest", "RomChoice", "load_guest", "load_rom"]
 
 NO_ROM = "none"
+_SOURCE = ".S"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +54,25 @@ def _read(name: str, what: str, known: str) -> bytes:
 
 
 def load_guest(name: str) -> Guest:
-    """A built-in guest, built from source, or a Multiboot image in a file.
+    """A built-in guest, a guest in assembly (a file *.S), or a Multiboot image in a file.
 
-    Raises `BadDescription` when there is neither.
+    Raises `BadDescription` when there is none of these, `BuildError` or `LinkError`
+    when the source cannot be built.
     """
     known = guest_names()
     if name in known:
         return Guest(name, build_guest(name).data)
     image = _read(name, "guest", f"the built-in guests {', '.join(known)}")
-    return Guest(Path(name).name, image)
+    path = Path(name)
+    if path.suffix == _SOURCE:
+        return Guest(path.stem, _build(path))
+    return Guest(path.name, image)
+
+
+def _build(source: Path) -> bytes:
+    folder = guests_dir()
+    built = assemble(source, symbols=assembler_symbols(), include_dirs=[folder, folder / "lib"])
+    return link([built], read_script(folder / "guest.ld")).data
 
 
 def load_rom(name: str, queue: int = DEFAULT_CAPACITY) -> RomChoice:

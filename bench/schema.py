@@ -79,13 +79,16 @@ def run_to_json(guest: str, named: NamedRun, *, calls: bool = False, places: int
     return result
 
 
-def compare_to_json(comparison: Comparison, *, calls: bool = False) -> Json:
-    """All runs in the order asked, and what each saved against the first."""
+def compare_to_json(comparison: Comparison, *, calls: bool = False, places: int = 0) -> Json:
+    """All runs in the order asked, each as `run_to_json`, and what it saved against the first."""
     return {
         "schema": COMPARE_SCHEMA,
         "guest": comparison.guest,
         "policy": comparison.policy.name,
-        "runs": [run_to_json(comparison.guest, named, calls=calls) for named in comparison.runs],
+        "runs": [
+            run_to_json(comparison.guest, named, calls=calls, places=places)
+            for named in comparison.runs
+        ],
         "saved": [
             {
                 "rom": named.rom.name,

@@ -73,8 +73,8 @@ def run(
 ) -> None:
     """Run GUEST and account for its exits.
 
-    GUEST is a built-in guest (see `vmirom guests`) or a Multiboot image. The exit
-    status is 0 when the guest passed its own checks, 1 when it did not.
+    GUEST is a built-in guest (see `vmirom guests`), a guest's source (a file *.S) or
+    a Multiboot image. The exit status is 0 when the guest passed its own checks, 1 when it did not.
     """
     chosen = load_guest(guest)
     rom = load_rom(rom_name, queue)
