@@ -8,6 +8,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install -q --disable-pip-version-check
 HOT := setup.py $(wildcard vmm/core/*.py vmm/core/*.pxd)
 
 .PHONY: demo test lint docs clean
@@ -40,13 +41,13 @@ clean:
 		% v[:2])'
 	@echo "Setting up .venv: once, about a minute"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check $$($(BIN)/python -c 'import tomllib; \
-		print(*(f"{r!r}" for r in tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]))')
-	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .
+	@$(PIP) $$($(BIN)/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
+	@$(PIP) --no-build-isolation -e .
 	@touch $@
 
 .venv/.dev: .venv/.installed
-	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e '.[dev]'
+	@$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
 # An edit of a hot module would otherwise run as it was when it was installed.

@@ -60,6 +60,7 @@ PLAIN = {
     "SOFTWARE_INTERRUPT": "INT n, INT3, INTO: the engine cannot do without the intercept.",
     "TRIPLE_FAULT": "An exception could not be delivered, and neither could the double fault.",
     "ENGINE_FAILURE": "The engine stopped without a reason; a defect of the monitor.",
+    "ATTACHED": "The queue is taken: the doorbell is answered.",
     "MAGIC": "Marks a queue header.",
 }
 """Members that go without a word in the source."""
@@ -338,7 +339,7 @@ def json_page() -> str:
 def commands() -> str:
     """Every verb's help."""
     parts = ["# Commands\n\nExit status: 0 done, 1 the answer is no, 2 bad input, 130 Ctrl-C.\n"]
-    root = click.Context(cli, info_name="vmirom", max_content_width=80, terminal_width=80)
+    root = click.Context(cli, info_name="vmirom", terminal_width=80, **cli.context_settings)
     pages: list[tuple[click.Command, click.Context]] = [(cli, root)]
     for command, context in pages:
         parts.append(f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n")
@@ -384,6 +385,8 @@ def output_of(command: str, folder: Path) -> list[str]:
         text=True,
         check=False,
     )
+    if "Traceback" in done.stdout:
+        raise RuntimeError(f"{command}: {done.stdout}")
     return [line.rstrip() for line in done.stdout.splitlines() if line.strip()]
 
 
