@@ -13,6 +13,10 @@ class OutcomeKind(StrEnum):
     """The guest said that it is content."""
     FAILED = "failed"
     """The guest's own check failed; the detail carries its code."""
+    REBOOT = "reboot"
+    """The guest reset the machine."""
+    PANIC = "panic"
+    """Linux said so."""
     HALTED = "halted"
     """HLT with interrupts off, or with nothing left that could wake the guest."""
     TRIPLE_FAULT = "triple_fault"
@@ -35,7 +39,7 @@ class Outcome:
     @property
     def ok(self) -> bool:
         """Did the guest end as it wanted to?"""
-        return self.kind is OutcomeKind.PASSED
+        return self.kind in {OutcomeKind.PASSED, OutcomeKind.REBOOT}
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.detail}" if self.detail else str(self.kind)

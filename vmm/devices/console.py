@@ -12,12 +12,11 @@ _READBACK = 0xE9
 
 
 class DebugConsole:
-    """Collects what the guest prints; `echo` is called with each whole line."""
+    """Cuts what the guest prints into lines and hands them on without their end."""
 
-    def __init__(self, echo: Callable[[str], None] | None = None) -> None:
-        self._lines: list[str] = []
+    def __init__(self, on_line: Callable[[str], None]) -> None:
         self._line = bytearray()
-        self._echo = echo
+        self._on_line = on_line
 
     def read(self, _port: int, _size: int) -> int:
         """Identify the port."""
@@ -30,11 +29,9 @@ class DebugConsole:
             return
         line = self._line.decode("latin-1")
         self._line.clear()
-        self._lines.append(line)
-        if self._echo is not None:
-            self._echo(line)
+        self._on_line(line)
 
     @property
-    def text(self) -> str:
-        """Everything printed so far."""
-        return "\n".join([*self._lines, self._line.decode("latin-1")])
+    def unfinished(self) -> str:
+        """The line that has no end yet."""
+        return self._line.decode("latin-1")

@@ -106,7 +106,7 @@ def power_on_self_test(
             shadowed.append(ShadowedRom(GuestPhysical(slot), kept, vendor, product))
             slot += -(-kept // _ALIGNMENT) * _ALIGNMENT
     memory.set_protected(
-        ROM_AREA_START >> PAGE_SHIFT, (_BIOS_END - ROM_AREA_START) >> PAGE_SHIFT, True
+        ROM_AREA_START >> PAGE_SHIFT, (_BIOS_END - ROM_AREA_START) >> PAGE_SHIFT, protected=True
     )
     return shadowed
 

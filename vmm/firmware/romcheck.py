@@ -60,7 +60,8 @@ def check_vmi_rom(image: bytes) -> None:
         raise BadDescription(f"ROM: {error}") from None
     if header.vrom_signature != VROM_SIGNATURE:
         raise BadDescription(
-            f"not a VMI ROM: signature {header.vrom_signature:#010x}, expected {VROM_SIGNATURE:#010x}"
+            f"not a VMI ROM: signature {header.vrom_signature:#010x}, "
+            f"expected {VROM_SIGNATURE:#010x}"
         )
     if header.api_major != API_MAJOR:
         raise BadDescription(

@@ -1,0 +1,177 @@
+"""What a run gives: its end, its ledger, and what went through the ROM."""
+
+import hashlib
+import mmap
+import zlib
+from dataclasses import dataclass
+
+from vmi.calls import call_numbered
+from vmm.core.blocks import BlockMeter
+from vmm.core.event import Event
+from vmm.core.ledger import Ledger
+from vmm.core.outcome import Outcome
+from vmm.core.policy import Policy
+from vmm.core.vcpu import Vcpu
+
+__all__ = ["CallUse", "Paravirt", "Phase", "PhaseRecorder", "Run", "collect"]
+
+_CALL_ROWS = {128: "vmi_init", 129: "get_reloc", 130: "other"}
+
+
+@dataclass(frozen=True, slots=True)
+class CallUse:
+    """How often the guest entered a ROM call, and the instructions the ROM spent in it."""
+
+    count: int
+    instructions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paravirt:
+    """What went through the batch queue.
+
+    `updates` are page-table entries, `notices` all records, `flushes` the drains
+    that found any, `largest_batch` the most records in one of them. `hypercalls`
+    counts rings of the doorbell.
+    """
+
+    updates: int
+    notices: int
+    flushes: int
+    largest_batch: int
+    hypercalls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of a run that ended when the console printed `mark`, or with the run."""
+
+    mark: str
+    instructions: int
+    virtual_ns: int
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The result of one run."""
+
+    policy: Policy
+    outcome: Outcome
+    instructions: int
+    rom_instructions: int
+    virtual_ns: int
+    ledger: Ledger
+    paravirt: Paravirt
+    calls: dict[str, CallUse]
+    console: str
+    complaints: tuple[str, ...]
+    rom_sha256: str | None
+    guest_sha256: str
+    memory_crc: int
+    phases: tuple[Phase, ...] = ()
+    shadow_entries_checked: int = 0
+    engine: str = "unicorn"
+
+
+class PhaseRecorder:
+    """Cuts a run into phases at texts that the console prints, each the first time only."""
+
+    def __init__(self, marks: tuple[str, ...]) -> None:
+        self._marks = list(marks)
+        self._phases: list[Phase] = []
+        self._totals: dict[Event, tuple[int, int]] = {}
+        self._instructions = 0
+        self._virtual_ns = 0
+
+    def line(self, text: str, policy: Policy, vcpu: Vcpu) -> None:
+        """The console printed a line."""
+        for mark in self._marks:
+            if mark in text:
+                self._marks.remove(mark)
+                self._cut(mark, policy, vcpu)
+                return
+
+    def finish(self, policy: Policy, vcpu: Vcpu) -> tuple[Phase, ...]:
+        """All phases, with the rest of the run as the last one; none without marks."""
+        if self._phases:
+            self._cut("the end", policy, vcpu)
+        return tuple(self._phases)
+
+    def _cut(self, mark: str, policy: Policy, vcpu: Vcpu) -> None:
+        totals: dict[Event, tuple[int, int]] = vcpu.counters.totals()
+        since = {
+            event: (count - self._before(event)[0], heavy - self._before(event)[1])
+            for event, (count, heavy) in totals.items()
+            if count > self._before(event)[0]
+        }
+        self._phases.append(
+            Phase(
+                mark,
+                vcpu.meter.instructions - self._instructions,
+                vcpu.meter.now() - self._virtual_ns,
+                Ledger.from_counts(policy, since, (), 0),
+            )
+        )
+        self._totals = totals
+        self._instructions = vcpu.meter.instructions
+        self._virtual_ns = vcpu.meter.now()
+
+    def _before(self, event: Event) -> tuple[int, int]:
+        return self._totals.get(event, (0, 0))
+
+
+def collect(
+    vcpu: Vcpu,
+    policy: Policy,
+    outcome: Outcome,
+    *,
+    guest: bytes,
+    rom: bytes | None,
+    memory: mmap.mmap,
+    console: str,
+    phases: tuple[Phase, ...],
+    checked: int,
+) -> Run:
+    """The counts of a vCPU as they stand. `memory` is the guest's, as a buffer."""
+    places, elsewhere = vcpu.counters.places()
+    return Run(
+        policy=policy,
+        outcome=outcome,
+        instructions=vcpu.meter.instructions,
+        rom_instructions=vcpu.meter.rom_instructions,
+        virtual_ns=vcpu.meter.now(),
+        ledger=Ledger.from_counts(policy, vcpu.counters.totals(), places, elsewhere),
+        paravirt=Paravirt(
+            updates=vcpu.queue.updates,
+            notices=vcpu.queue.notices,
+            flushes=vcpu.queue.drains,
+            largest_batch=vcpu.queue.largest,
+            hypercalls=vcpu.counters.total(Event.HYPERCALL),
+        ),
+        calls={
+            _call_name(vcpu.meter, row): CallUse(count, instructions)
+            for row, (count, instructions) in vcpu.meter.calls().items()
+        },
+        console=console,
+        complaints=tuple(vcpu.doorbell.complaints),
+        rom_sha256=None if rom is None else hashlib.sha256(rom).hexdigest(),
+        guest_sha256=hashlib.sha256(guest).hexdigest(),
+        memory_crc=zlib.crc32(memory),
+        phases=phases,
+        shadow_entries_checked=checked,
+    )
+
+
+def _call_name(meter: BlockMeter, row: int) -> str:
+    """The call's name, or several joined by "/" where a ROM serves them by one entry."""
+    if row in _CALL_ROWS:
+        return _CALL_ROWS[row]
+    return "/".join(_name_of(number) for number in meter.shared_with(row))
+
+
+def _name_of(number: int) -> str:
+    try:
+        return call_numbered(number).name
+    except KeyError:
+        return f"call {number}"
