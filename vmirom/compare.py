@@ -138,7 +138,8 @@ def in_words(result: Comparison, named: NamedRun) -> str:
     if cost is not None:
         text += (
             f"\n  {number(paravirt.updates)} page-table updates went through the queue in "
-            f"{number(paravirt.flushes)} batches, {paravirt.largest_batch} records at most, "
+            f"{number(paravirt.flushes)} batch{'' if paravirt.flushes == 1 else 'es'}, "
+            f"{paravirt.largest_batch} records at most, "
             f"at {cost:.1f} ROM instructions each."
         )
     return text
