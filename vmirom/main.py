@@ -10,6 +10,7 @@ from rombuilder.errors import BuildError
 from vmirom.bench import bench
 from vmirom.build import build
 from vmirom.catalogue import guests, policies
+from vmirom.check import check
 from vmirom.compare import compare_command
 from vmirom.inspect import inspect
 from vmirom.output import INTERRUPTED, stderr
@@ -68,7 +69,7 @@ def cli(context: click.Context) -> None:
         )
 
 
-for command in (build, inspect, run, compare_command, bench, guests, policies):
+for command in (build, inspect, check, run, compare_command, bench, guests, policies):
     cli.add_command(command)
 
 
