@@ -18,6 +18,9 @@ from setuptools.errors import BaseError, CCompilerError
 HOT = sorted(pxd.stem for pxd in Path("vmm/core").glob("*.pxd") if pxd.stem != "native")
 """native.pxd holds types, no code."""
 
+SHARED = "vmm.core._shared"
+"""Cython's own helpers, compiled once for all: half of the time that a build takes."""
+
 JOBS = os.cpu_count() or 1
 DIRECTIVES = {
     "language_level": "3",
@@ -25,7 +28,7 @@ DIRECTIVES = {
     "wraparound": False,
     "initializedcheck": False,
     "cdivision": True,
-    # Nobody pickles or introspects the core; a build without the code for it takes a third less.
+    # Nobody pickles or introspects the core.
     "auto_pickle": False,
     "binding": False,
 }
@@ -58,6 +61,7 @@ class BuildCore(build_ext):
             build_dir="build",
             nthreads=JOBS,
             compiler_directives=DIRECTIVES,
+            shared_utility_qualified_name=SHARED,
         )
         for extension, c_code in zip(self.extensions, translated, strict=True):
             extension.sources, extension.depends = c_code.sources, c_code.depends
@@ -98,11 +102,10 @@ class BuildSources(build_py):
 setup(
     cmdclass={"build_ext": BuildCore, "build_py": BuildSources},
     ext_modules=[
-        Extension(
-            f"vmm.core.{name}",
-            [f"vmm/core/{name}.py"],
-            extra_compile_args=["-O2", "-fwrapv", "-g0", "-w"],
-        )
-        for name in HOT
+        Extension(name, sources, extra_compile_args=["-O2", "-fwrapv", "-g0", "-w"])
+        for name, sources in [
+            (SHARED, []),
+            *((f"vmm.core.{name}", [f"vmm/core/{name}.py"]) for name in HOT),
+        ]
     ],
 )
