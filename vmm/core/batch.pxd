@@ -17,5 +17,5 @@ cdef class BatchQueue:
     cdef readonly unsigned long long drains
     cdef readonly unsigned int largest
 
-    cdef int drain(self) except -1
-    cdef int apply(self, unsigned int record) except -1
+    cpdef int drain(self) except -1
+    cpdef int apply(self, unsigned int record) except -1

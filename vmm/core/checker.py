@@ -2,11 +2,16 @@
 
 What must hold at every exit, once the queue is drained: a shadow entry never
 allows more than the guest's entry that it stands for, it leads to the same frame,
-and no writable entry leads to a traced or protected frame. What the guest clears in
+no writable entry leads to a traced or protected frame, and no entry at all leads
+anywhere but to the guest's memory, an open window, or the page that reads as an
+empty bus; the levels above lead to shadow pages. What the guest clears in
 an announced table without a word may stay present until the page is released
 (Linux does that at exit), so those are counted, not refused.
 """
 
+from typing import Any
+
+from vmi.address import PAGE_SHIFT, PAGE_SIZE
 from vmi.queue import HeaderField, RecordKind
 from vmm.core.errors import EngineFailure
 from vmm.core.vcpu import Vcpu
@@ -18,10 +23,15 @@ _GUEST_DIRTY = 0x40
 _FRAME = 0xFFFFF000
 _GUEST_FRAME = 0xFFFFFFFFFF000
 _NO_EXECUTE = 1 << 63
-_TABLE, _DIRECT = 1, 2
+_WRITE_PROTECT = 0x10000
+_TABLE, _DIRECT, _DIRECTORY, _IDENTITY = 1, 2, 3, 4
+_LEAF_KINDS = frozenset({_TABLE, _DIRECT})
+_DIRECTORY_KINDS = frozenset({_DIRECTORY, _IDENTITY})
+_ROOTS_PAGE, _VOID_PAGE = 0, 1
+_ROOT_ENTRIES = 256
 _CR4_PAE = 0x20
 
-Snapshot = dict[str, memoryview]
+Snapshot = dict[str, Any]
 
 
 class ShadowChecker:
@@ -41,6 +51,24 @@ class ShadowChecker:
                 self._check_table(state, page, queued)
             elif kind == _DIRECT:
                 self._check_direct(state, page)
+            elif kind in _DIRECTORY_KINDS:
+                self._check_links(state, page, 512, _LEAF_KINDS)
+        self._check_links(state, _ROOTS_PAGE, _ROOT_ENTRIES, _DIRECTORY_KINDS)
+
+    def _check_links(self, state: Snapshot, page: int, count: int, kinds: frozenset[int]) -> None:
+        """Present entries of an upper level lead to shadow pages of the level below."""
+        for entry in state["entries"][512 * page : 512 * page + count]:
+            if entry & _PRESENT:
+                target = self._pool_page(state, entry)
+                if target is None or state["kind"][target] not in kinds:
+                    raise EngineFailure(f"shadow link {entry:#x} leads to no table")
+
+    @staticmethod
+    def _pool_page(state: Snapshot, entry: int) -> int | None:
+        """The number of the shadow page that an entry leads to; none outside the pool."""
+        address, pages = state["pool"]
+        page: int = ((entry & _FRAME) - address) >> PAGE_SHIFT
+        return page if 0 <= page < pages else None
 
     def _queued_entries(self) -> set[int]:
         queue = self._vcpu.queue
@@ -87,17 +115,21 @@ class ShadowChecker:
         return bool(
             not guest & _PRESENT
             or (entry & _USER and not guest & _USER)
-            or (entry & _WRITABLE and entry & _USER and not writable)
+            or (
+                entry & _WRITABLE
+                and not writable
+                and (entry & _USER or self._vcpu.paging.cr0 & _WRITE_PROTECT)
+            )
             or (self._vcpu.paging.no_execute and guest & _NO_EXECUTE and not entry & _NO_EXECUTE)
         )
 
     def _differs(self, entry: int, address: int) -> bool:
         """Does the entry lead elsewhere? Frames without RAM lead to windows of the engine."""
-        if address >> 12 >= self._vcpu.memory.frame_count:
-            return False
-        if not self._vcpu.memory.frames_view()[address >> 12] & 1:
-            return False
-        return entry & _FRAME != address
+        return self._is_ram(address >> PAGE_SHIFT) and entry & _FRAME != address
+
+    def _is_ram(self, frame: int) -> bool:
+        memory = self._vcpu.memory
+        return frame < memory.frame_count and bool(memory.frames_view()[frame] & 1)
 
     def _check_direct(self, state: Snapshot, page: int) -> None:
         first = 512 * state["frame_of"][page]
@@ -112,8 +144,16 @@ class ShadowChecker:
                 self._check_rights(state, entry)
 
     def _check_rights(self, state: Snapshot, entry: int) -> None:
-        frame = (entry & _FRAME) >> 12
-        if not entry & _WRITABLE or frame >= self._vcpu.memory.frame_count:
+        frame = (entry & _FRAME) >> PAGE_SHIFT
+        if not self._is_ram(frame):
+            windows = self._vcpu.shadow.pages.windows
+            first, end = windows.address, windows.address + windows.used * PAGE_SIZE
+            if not first <= entry & _FRAME < end and (
+                entry & _WRITABLE or self._pool_page(state, entry) != _VOID_PAGE
+            ):
+                raise EngineFailure(f"shadow entry {entry:#x} leads out of the guest's memory")
+            return
+        if not entry & _WRITABLE:
             return
         tables = state["table_of"][2 * frame : 2 * frame + 2]
         directories = state["directory_of"][4 * frame : 4 * frame + 4]

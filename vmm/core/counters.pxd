@@ -8,5 +8,5 @@ cdef class Counters:
     cdef unsigned int used
     cdef unsigned long long elsewhere
 
-    cdef int count(self, unsigned int event, unsigned int qualifier, unsigned int eip) except -1
-    cdef int count_heavy(self, unsigned int event, unsigned int qualifier, unsigned int eip) except -1
+    cpdef int count(self, unsigned int event, unsigned int qualifier, unsigned int eip) except -1
+    cpdef int count_heavy(self, unsigned int event, unsigned int qualifier, unsigned int eip) except -1

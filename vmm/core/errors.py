@@ -4,6 +4,7 @@ __all__ = [
     "BadDescription",
     "EngineFailure",
     "GuestError",
+    "StaleFetch",
     "TripleFault",
     "Unsupported",
     "VmmError",
@@ -28,6 +29,14 @@ class GuestError(VmmError):
 
 class TripleFault(GuestError):
     """An exception could not be delivered, and neither could the double fault."""
+
+
+class StaleFetch(VmmError):
+    """The processor runs an instruction that the guest's tables map no more.
+
+    Its TLB is behind, which is allowed; an emulator that reads through the tables must
+    have it fetch, and so fault, again.
+    """
 
 
 class Unsupported(GuestError):

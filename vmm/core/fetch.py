@@ -3,6 +3,7 @@
 import cython
 
 from vmm.core.cpustate import CpuState
+from vmm.core.errors import StaleFetch
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 
@@ -16,7 +17,7 @@ DISPLACEMENT_ONLY = cython.declare(cython.uint, 5)
 @cython.final
 @cython.cclass
 class InstructionBytes:
-    """Up to 16 bytes at EIP, read through the guest's tables; zero where none are mapped.
+    """Up to 16 bytes at EIP, read through the guest's tables; zero behind a page that is not there.
 
     Indexes count from the first byte; a ModRM index points at the ModRM byte of an
     instruction with 32-bit addressing and flat segments.
@@ -29,7 +30,7 @@ class InstructionBytes:
         self.bytes = bytearray(32)
 
     def load(self, eip: cython.uint) -> cython.int:
-        """Read the instruction at `eip`."""
+        """Read the instruction at `eip`; raises `StaleFetch` if it is mapped no more."""
         i: cython.uint
         physical: cython.Py_ssize_t = -1
         for i in range(LONGEST):
@@ -39,6 +40,8 @@ class InstructionBytes:
                 if self.paging.walk(address):
                     physical = self.paging.physical
             if physical < 0:
+                if i == 0:
+                    raise StaleFetch(f"no instruction is mapped at {eip:#010x}")
                 self.bytes[i] = 0
             else:
                 self.bytes[i] = self.memory.read8(

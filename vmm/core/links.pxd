@@ -6,7 +6,7 @@ cdef class Links:
     cdef unsigned int size
     cdef unsigned int available
 
-    cdef bint nearly_full(self) noexcept
-    cdef int add(self, unsigned int[::1] heads, unsigned int head, unsigned int location) except -1
-    cdef int remove(self, unsigned int[::1] heads, unsigned int head, unsigned int location) except -1
+    cpdef bint nearly_full(self) noexcept
+    cpdef int add(self, unsigned int[::1] heads, unsigned int head, unsigned int location) except -1
+    cpdef int remove(self, unsigned int[::1] heads, unsigned int head, unsigned int location) except -1
     cpdef int clear(self) except -1

@@ -16,7 +16,7 @@ cdef class GuestPaging:
     cdef bint user
     cdef bint writable
     cdef bint executable
-    cdef unsigned int error
+    cdef readonly unsigned int error
 
     cdef bint enabled(self) noexcept
     cdef bint write_protect(self) noexcept

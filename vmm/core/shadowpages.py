@@ -356,4 +356,5 @@ class ShadowPages:
             "announced": memoryview(self.announced),
             "table_of": memoryview(self.table_of),
             "directory_of": memoryview(self.directory_of),
+            "pool": (self.pool_address, self.page_count),
         }

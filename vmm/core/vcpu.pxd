@@ -31,6 +31,10 @@ cdef class Vcpu:
     cdef public unsigned long long instruction_limit
     cdef public unsigned long long deadline
     cdef public unsigned int stop_reason
+    cdef unsigned long long given_up
+    cdef unsigned int given_up_frame
+    cdef unsigned long long progress
+    cdef unsigned int idle_exits
     cdef public object error
     cdef public object after_exit
     cdef object keep

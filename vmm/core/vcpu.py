@@ -16,7 +16,7 @@ from vmm.core.counters import Counters
 from vmm.core.cpustate import CpuState
 from vmm.core.delivery import Delivery
 from vmm.core.doorbell import DoorbellPort
-from vmm.core.errors import EngineFailure, Unsupported
+from vmm.core.errors import EngineFailure, StaleFetch, Unsupported
 from vmm.core.event import Event
 from vmm.core.fetch import InstructionBytes
 from vmm.core.paging import GuestPaging
@@ -87,6 +87,10 @@ DOORBELL_SIGNATURE = cython.declare(cython.uint, SIGNATURE)
 # that polls must see pass (measured on a Linux boot that spins on both).
 PORT_NS = cython.declare(cython.ulonglong, 400)
 
+# Exits in a row without an instruction completed before the run is given up: a handler
+# that faults at its first instruction can go on for as long as there is stack.
+IDLE_LIMIT = cython.declare(cython.uint, 100000)
+
 WRITE_DIRECTION = cython.declare(cython.uint, 0x1000000)
 
 
@@ -125,6 +129,8 @@ class Vcpu:
         self.instruction_limit = 0xFFFFFFFFFFFFFFFF
         self.deadline = 0xFFFFFFFFFFFFFFFF
         self.stop_reason = 0
+        self.given_up = self.progress = 0xFFFFFFFFFFFFFFFF
+        self.given_up_frame = self.idle_exits = 0
         self.error = None
         self.after_exit = None
         self.keep = []
@@ -136,6 +142,12 @@ class Vcpu:
         cpu: CpuState = self.cpu
         eip: cython.uint = cpu.eip()
         self.meter.leave_at(eip)
+        if self.meter.instructions != self.progress:
+            self.progress = self.meter.instructions
+            self.idle_exits = 0
+        self.idle_exits += 1
+        if self.idle_exits > IDLE_LIMIT:
+            raise Unsupported(f"{IDLE_LIMIT} exits without an instruction completed at {eip:#010x}")
         if number < EXIT_BASE:
             raise EngineFailure(f"exception {number} reached the guest's IDT at {eip:#010x}")
         code: cython.uint = number - EXIT_BASE
@@ -217,7 +229,12 @@ class Vcpu:
         physical: cython.uint = shadow.target
         self.counters.count(PTE_WRITE, (physical >> 12) << 12, eip)
         emulated: cython.bint = self.stores.emulate(eip, physical)
-        if not emulated and shadow.is_in_use(physical >> 12):
+        # Some pages cannot be given up: what the processor needs to get here, where the
+        # same store would come back before any instruction has completed.
+        if not emulated and (
+            shadow.is_in_use(physical >> 12)
+            or (self.given_up == self.meter.instructions and self.given_up_frame == physical >> 12)
+        ):
             emulated = self.stores.emulate_string(eip, physical)
             if not emulated:
                 raise Unsupported(
@@ -228,6 +245,8 @@ class Vcpu:
             # A page that is written in an unknown way, or swept by a string
             # instruction, is no page table now: forget that it ever was.
             shadow.pages.unshadow(physical >> 12)
+            self.given_up = self.meter.instructions
+            self.given_up_frame = physical >> 12
             return shadow.flush_if_stale()
         self.meter.retire()
         shadow.entry_written((physical >> 2) << 2)
@@ -343,6 +362,9 @@ class Vcpu:
 
     def fail(self, error):
         """Keep an exception until the engine has returned."""
+        if isinstance(error, StaleFetch):
+            self.cpu.flush_tlb()
+            return
         if self.error is None:
             self.error = error
         self.halt(STOP_ERROR)
