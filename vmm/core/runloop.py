@@ -99,6 +99,9 @@ class RunLoop:
             case Stop.HALTED:
                 return self._wait()
             case Stop.DEADLINE:
+                # Time passes in whole blocks: with the block taken back it stands just
+                # before the deadline, and would stand there for ever.
+                vcpu.meter.charged_ns += max(0, vcpu.deadline - vcpu.meter.now())
                 self._timer_interrupt()
             case Stop.NONE:
                 raise EngineFailure(f"the engine stopped by itself at {vcpu.cpu.eip():#010x}")
