@@ -14,6 +14,7 @@ cdef class ShadowMmu:
     cdef unsigned int current
     cdef unsigned long long stamp
     cdef unsigned int stuck
+    cdef unsigned int stuck_address
     # the outcome of the latest resolve()
     cdef public unsigned int guest_error
     cdef public unsigned int target

@@ -45,7 +45,7 @@ ROM_WRITE = cython.declare(cython.int, 4)
 
 ROOTS = cython.declare(cython.uint, 64)
 NO_KEY = cython.declare(cython.uint, 0xFFFFFFFF)
-# Faults in a row that change nothing before the run is given up.
+# Faults in a row at one address that change nothing before the run is given up.
 STUCK_LIMIT = cython.declare(cython.uint, 1000)
 
 
@@ -78,6 +78,7 @@ class ShadowMmu:
         self.stamp = 0
         self.current = 0
         self.stuck = 0
+        self.stuck_address = 0
         self.guest_error = self.target = 0
         self.resets = 0
 
@@ -266,14 +267,16 @@ class ShadowMmu:
                 execute,
             )
         pages.store_leaf(slot, new)
-        if new == old and not moved:
+        if new != old or moved or address != self.stuck_address:
+            # Where nothing changed, a drain has just filled in what was missing.
+            self.stuck = 0
+            self.stuck_address = address
+        else:
             # The tables were right already: the TLB was behind.
             self.cpu.flush_tlb()
             self.stuck += 1
             if self.stuck > STUCK_LIMIT:
                 raise EngineFailure(f"page fault at {address:#x} does not go away")
-        else:
-            self.stuck = 0
         pages.flush_if_stale()
         if same and not moved and fetch and old == new | NO_EXECUTE:
             return MADE_EXECUTABLE
