@@ -303,7 +303,9 @@ class Vcpu:
             return DOORBELL_SIGNATURE
         self.counters.count_heavy(IO, port | (size << 16), eip)
         value = int(self.ports.read(int(port), int(size)))
-        return cython.cast(cython.uint, value & ((1 << (8 * size)) - 1))
+        # A 32-bit shift of a C int by 32 would leave nothing.
+        mask: cython.ulonglong = (cython.cast(cython.ulonglong, 1) << (8 * size)) - 1
+        return cython.cast(cython.uint, value & mask)
 
     def port_out(self, port: cython.uint, size: cython.uint, value: cython.uint) -> cython.int:
         """OUT."""
