@@ -43,71 +43,77 @@ vmi_init:
 
 # get_reloc(EAX = call number) -> EAX = address, DL = kind.
 #
-# The first offer of the call counts whose features the host has all granted.  A search through
-# five-byte rows is slow beside a table indexed by number, but a guest asks once a site, at start;
-# and the table would be most of the image.
+# The first offer of the call counts whose features the host has all granted.  A byte a call number
+# leads to its offers, which follow each other: a guest asks thousands of times while it patches.
 	.set ROW_CALL, 0
 	.set ROW_KIND, 1
 	.set ROW_FEATURES, 2
 	.set ROW_OFFSET, 3			# of the function, from the start of the image
 	.set ROW_SIZE, 5
-	.set NO_MORE_ROWS, 0xff
+	.set NO_ROW, 0xff
 
 	.global get_reloc
 get_reloc:
+	cmp $VMI_CALL_LIMIT, %eax
+	jae 4f
 	push %ebx
 	mov %eax, %ebx
 	call 1f
 1:	pop %edx
-	lea offers - 1b(%edx), %ecx
-2:	movzbl ROW_CALL(%ecx), %eax
-	cmp $NO_MORE_ROWS, %eax
-	je 4f
-	cmp %eax, %ebx
-	jne 3f
+	movzbl offer_index - 1b(%edx,%eax), %ecx
+	cmp $NO_ROW, %ecx
+	je 3f
+	lea (%ecx,%ecx,4), %ecx			# rows of five bytes
+	lea offers - 1b(%edx,%ecx), %ecx
 .if FLAVOUR_BATCHING
-	mov features - 1b(%edx), %al
+2:	mov features - 1b(%edx), %al
 	and ROW_FEATURES(%ecx), %al
 	cmp ROW_FEATURES(%ecx), %al
-	jne 3f
+	je 5f
+	add $ROW_SIZE, %ecx
+	cmp %bl, ROW_CALL(%ecx)
+	je 2b
+3:	pop %ebx
+4:	xor %eax, %eax				# NONE: leave the native instruction in place
+	xor %edx, %edx
+	ret
+5:
 .endif
 	movzwl ROW_OFFSET(%ecx), %eax
 	lea rom_start - 1b(%edx,%eax), %eax
 	movzbl ROW_KIND(%ecx), %edx
 	pop %ebx
 	ret
-3:	add $ROW_SIZE, %ecx
-	jmp 2b
-4:	xor %eax, %eax				# NONE: leave the native instruction in place
+.if !FLAVOUR_BATCHING
+3:	pop %ebx
+4:	xor %eax, %eax
 	xor %edx, %edx
-	pop %ebx
 	ret
+.endif
 
-	.section .rodata
-
+# Offers come in the order of call numbers, a call's queued one before its native one.
 	.macro OFFER number, function, kind=RELOC_CALL_REL, features=0
+	.section .rodata.index
+.if \number >= next_number
+	.rept \number - next_number
+	.byte NO_ROW
+	.endr
+	.byte next_row
+	.set next_number, \number + 1
+.endif
+	.section .rodata
 	.byte \number, \kind, \features
 	.word \function
+	.set next_row, next_row + 1
 	.endm
 
+	.set next_number, 0
+	.set next_row, 0
+
+	.section .rodata.index
+offer_index:
+	.section .rodata
 offers:
-.if FLAVOUR_BATCHING
-	OFFER CALL_SetCR3, queue_SetCR3, RELOC_CALL_REL, FEATURE_SHADOW
-	OFFER CALL_GetCR3, queue_GetCR3, RELOC_CALL_REL, FEATURE_SHADOW
-	OFFER CALL_SetPxE, queue_SetPxE, RELOC_CALL_REL, FEATURE_SHADOW
-	OFFER CALL_SetPxELong, queue_SetPxELong, RELOC_CALL_REL, FEATURE_SHADOW
-	OFFER CALL_UpdatePxE, queue_UpdatePxE, RELOC_CALL_REL, FEATURE_SHADOW
-	OFFER CALL_UpdatePxELong, queue_UpdatePxE, RELOC_CALL_REL, FEATURE_SHADOW
-	OFFER CALL_AllocatePage, queue_AllocatePage, RELOC_CALL_REL, FEATURE_SHADOW
-	OFFER CALL_ReleasePage, queue_ReleasePage, RELOC_CALL_REL, FEATURE_SHADOW
-	OFFER CALL_InvalPage, queue_InvalPage, RELOC_CALL_REL, FEATURE_SHADOW
-	OFFER CALL_FlushTLB, queue_FlushTLB, RELOC_CALL_REL, FEATURE_SHADOW
-	OFFER CALL_SetLinearMapping, queue_SetLinearMapping, RELOC_CALL_REL, FEATURE_SHADOW
-# A delay is for slow hardware on an ISA bus; behind a doorbell there is none, and each port write
-# natively is a heavy exit.  The address of a dropped operation means nothing.
-	OFFER CALL_IODelay, native_IODelay, RELOC_NOP, FEATURE_ATTACHED
-	OFFER CALL_SetLazyMode, queue_SetLazyMode, RELOC_CALL_REL, FEATURE_SHADOW
-.endif
 .if CALLS_ALL
 	OFFER CALL_CPUID, native_CPUID
 	OFFER CALL_WRMSR, native_WRMSR
@@ -126,10 +132,20 @@ offers:
 	OFFER CALL_UpdateKernelStack, native_UpdateKernelStack
 	OFFER CALL_SetCR0, native_SetCR0
 	OFFER CALL_SetCR2, native_SetCR2
+.endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_SetCR3, queue_SetCR3, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
+.if CALLS_ALL
 	OFFER CALL_SetCR3, native_SetCR3
 	OFFER CALL_SetCR4, native_SetCR4
 	OFFER CALL_GetCR0, native_GetCR0
 	OFFER CALL_GetCR2, native_GetCR2
+.endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_GetCR3, queue_GetCR3, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
+.if CALLS_ALL
 	OFFER CALL_GetCR3, native_GetCR3
 	OFFER CALL_GetCR4, native_GetCR4
 	OFFER CALL_WBINVD, native_WBINVD
@@ -150,23 +166,84 @@ offers:
 	OFFER CALL_Halt, native_Halt
 	OFFER CALL_Reboot, native_Reboot
 	OFFER CALL_Shutdown, native_Shutdown
+.endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_SetPxE, queue_SetPxE, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
+.if CALLS_ALL
 	OFFER CALL_SetPxE, native_SetPxE
+.endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_SetPxELong, queue_SetPxELong, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
+.if CALLS_ALL
 	OFFER CALL_SetPxELong, native_SetPxELong
+.endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_UpdatePxE, queue_UpdatePxE, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
+.if CALLS_ALL
 	OFFER CALL_UpdatePxE, native_UpdatePxE
+.endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_UpdatePxELong, queue_UpdatePxE, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
+.if CALLS_ALL
 	OFFER CALL_UpdatePxELong, native_UpdatePxELong
 	OFFER CALL_MachineToPhysical, native_MachineToPhysical
 	OFFER CALL_PhysicalToMachine, native_PhysicalToMachine
+.endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_AllocatePage, queue_AllocatePage, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
+.if CALLS_ALL
 	OFFER CALL_AllocatePage, native_AllocatePage
+.endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_ReleasePage, queue_ReleasePage, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
+.if CALLS_ALL
 	OFFER CALL_ReleasePage, native_ReleasePage
+.endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_InvalPage, queue_InvalPage, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
+.if CALLS_ALL
 	OFFER CALL_InvalPage, native_InvalPage
+.endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_FlushTLB, queue_FlushTLB, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
+.if CALLS_ALL
 	OFFER CALL_FlushTLB, native_FlushTLB
+.endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_SetLinearMapping, queue_SetLinearMapping, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
+.if CALLS_ALL
 	OFFER CALL_SetLinearMapping, native_SetLinearMapping
 	OFFER CALL_SetIOPLMask, native_SetIOPLMask
+.endif
 .ifdef APIC_VIRTUAL_BASE
 	OFFER CALL_APICWrite, native_APICWrite
 	OFFER CALL_APICRead, native_APICRead
 .endif
+.if FLAVOUR_BATCHING
+# A delay is for slow hardware on an ISA bus; behind a doorbell there is none, and each port write
+# natively is a heavy exit.  The address of a dropped operation means nothing.
+	OFFER CALL_IODelay, native_IODelay, RELOC_NOP, FEATURE_ATTACHED
+.endif
+.if CALLS_ALL
 	OFFER CALL_IODelay, native_IODelay
+.endif
+.if FLAVOUR_BATCHING & VISIBILITY_STRICT
+	OFFER CALL_SetLazyMode, queue_SetLazyMode, RELOC_CALL_REL, FEATURE_SHADOW
+.endif
+.if CALLS_ALL
 	OFFER CALL_SetLazyMode, native_SetLazyMode
 .endif
-	.byte NO_MORE_ROWS
+	.byte NO_ROW				# no call's: ends the search
+	.section .rodata.index
+	.rept VMI_CALL_LIMIT - next_number
+	.byte NO_ROW
+	.endr

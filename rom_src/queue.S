@@ -7,8 +7,8 @@
 # slot 0 (tests/rom_src counts them):
 #
 #	SetPxE, entry not present before	15
-#	SetPxE, present before, deferrable	18
-#	UpdatePxE, deferrable			17
+#	SetPxE, present before			19
+#	UpdatePxE				18
 #	AllocatePage, ReleasePage		13, 14
 #
 # Interrupts may come between any two instructions and may make any call, drains included; there
@@ -27,17 +27,14 @@
 
 	.text
 
-# The old entry is looked at before the store and judged after it: neither mov, call nor pop
-# touches the flags in between.
 	.global queue_SetPxE
 queue_SetPxE:				# EAX = value, EDX = entry, ECX = flags
 	testb $ENTRY_PRESENT, (%edx)
-	mov %eax, (%edx)
+	mov %eax, (%edx)			# a mov leaves the flags alone
+	jnz 3f
 	call 1f
 1:	pop %eax
-	jnz 2f
 	QUEUE_FRESH 1b
-2:	QUEUE_DOWNGRADE 1b
 
 # The guest has stored the entry, so what it was before is not to be known: take the worst.
 # 64-bit entries come here too; a record names the first of the two words.
@@ -45,9 +42,11 @@ queue_SetPxE:				# EAX = value, EDX = entry, ECX = flags
 queue_UpdatePxE:			# EAX = entry, EDX = flags
 	mov %edx, %ecx
 	mov %eax, %edx
-	call 1f
-1:	pop %eax
-	QUEUE_DOWNGRADE 1b
+3:	call 2f
+2:	pop %eax
+	IF_FAULT_PAGE %eax, 2b, 4f
+	QUEUE_DOWNGRADE 2b
+4:	QUEUE_FRESH 2b
 
 # The stores and their order are the native ones; the entry's old state has to be asked first.
 	.global queue_SetPxELong

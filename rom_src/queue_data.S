@@ -10,7 +10,7 @@
 
 # The queue: a header, then the records (vmi/queue.py).  The host reads it before it is writable, so
 # the size is here from the start: the linker script knows it.
-	.global queue_header, queue_count, queue_downgrade, queue_records
+	.global queue_header, queue_count, queue_downgrade, queue_fault_page, queue_records
 queue_header:
 	.long QUEUE_MAGIC
 	.long __data_size
@@ -19,7 +19,9 @@ queue_count:
 	.long 0
 queue_downgrade:
 	.long 0
-	.skip QUEUE_RECORDS_OFFSET - QUEUE_DOWNGRADE_OFFSET - 4
+queue_fault_page:
+	.long QUEUE_NO_FAULT_PAGE
+	.skip QUEUE_RECORDS_OFFSET - QUEUE_FAULT_PAGE_OFFSET - 4
 queue_records:
 	.fill QUEUE_CAPACITY, QUEUE_RECORD_SIZE, 0
 
@@ -33,10 +35,12 @@ features:
 out_of_step:
 	.long 1
 
+.if VISIBILITY_STRICT
 # The update flags that let an update wait, in the mode the guest is in.
 	.global deferrable
 deferrable:
 	.long DEFERRABLE_EAGER
+.endif
 
 # CR3 as last set, 0 if never.
 	.global current_cr3

@@ -31,9 +31,11 @@ ring_update_entry:
 	RING DOORBELL_UPDATE_ENTRY
 	ret
 
-	.global ring_flush
-ring_flush:
-	RING DOORBELL_FLUSH
+# The guest calls for every store to a page table from now on: so tables that it made while it
+# booted, which it never announces, need not be trapped any more.
+	.global ring_adopt_tables
+ring_adopt_tables:
+	RING DOORBELL_ADOPT_TABLES
 	ret
 
 # Where the shadow is in step and nothing queued takes anything away, there is no stale translation
@@ -93,6 +95,12 @@ queue_GetCR3:				# -> EAX
 2:	mov %cr3, %eax
 	ret
 
+.if VISIBILITY_STRICT
+	.global ring_flush
+ring_flush:
+	RING DOORBELL_FLUSH
+	ret
+
 # Leaving MMU mode is where put-off updates come due; those that only give may wait on, since a
 # fault finds them.  The mode changes first: a handler's update in between is then eager by itself.
 # CPU mode puts nothing off.
@@ -110,4 +118,5 @@ queue_SetLazyMode:			# EAX = mode
 	ret
 2:	movl $DEFERRABLE_LAZY, deferrable - 1b(%edx)
 3:	ret
+.endif
 .endif

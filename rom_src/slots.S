@@ -15,9 +15,19 @@
 # Records hold 32-bit physical addresses, so a slot ends at 4 GiB and one that starts beyond is
 # empty: entries there are told by their virtual address.  The size is 0 while the slot changes, so
 # that an interrupt handler's update finds no slot rather than half of one.  What is weak: the update
-# that was itself interrupted by a slot change; guests set their slots while they boot.
+# that was itself interrupted by a slot change; guests set their slots while they boot.  Slot 0 is
+# the first thing that a guest sets once its call sites are patched.
 	.global queue_SetLinearMapping
 queue_SetLinearMapping:			# EAX = slot, EDX = start, ECX = pages, stack = first frame
+.ifndef UNANNOUNCED
+	test %eax, %eax
+	jnz set_slot
+	pushl 4(%esp)
+	call set_slot
+	pop %eax
+	jmp ring_adopt_tables
+.endif
+set_slot:
 	cmp $SLOTS, %eax
 	jae 4f
 	push %ebx

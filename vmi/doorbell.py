@@ -38,6 +38,9 @@ class Doorbell(IntEnum):
     """ECX = virtual address of an entry that the ROM could not make physical."""
     QUEUE_FULL = 6
     """ECX = a record for which there was no slot."""
+    ADOPT_TABLES = 7
+    """All page tables in use are announced, as if by AllocatePage: the guest calls the
+    ROM for every store from now on, and those of its boot it never announces itself."""
 
 
 class Feature(IntFlag):
@@ -48,5 +51,7 @@ class Feature(IntFlag):
     """Page tables are shadowed: announcing and queueing save exits. Without it the
     processor walks the guest's own tables and the ROM answers NONE for them."""
     IN_STEP = 4
-    """The shadow follows every drained record at once, so InvalPage and FlushTLB
-    need no exit while nothing that takes a permission away is queued."""
+    """The shadow follows every drained record at once, and every fault drains before
+    it is judged. So to the guest the shadow is a TLB: a change need be told only when
+    it must be invalidated, and InvalPage and FlushTLB need no exit while nothing that
+    takes a permission away is queued."""

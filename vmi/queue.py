@@ -28,9 +28,11 @@ from vmi.flags import PageFlag
 __all__ = [
     "DEFAULT_CAPACITY",
     "DRAINED",
+    "FAULT_PAGE_VALID",
     "HEADER_SIZE",
     "MAGIC",
     "MAX_CAPACITY",
+    "NO_FAULT_PAGE",
     "RECORD_SIZE",
     "HeaderField",
     "Record",
@@ -60,6 +62,10 @@ class HeaderField(IntEnum):
     """Slots reserved; may exceed the capacity for a moment."""
     DOWNGRADE = 0x10
     """Non-zero: a queued record may take a permission or a mapping away."""
+    FAULT_PAGE = 0x14
+    """Written by the monitor: the page whose translation the last write fault has
+    dropped, as `FAULT_PAGE_VALID` | its virtual address, or `NO_FAULT_PAGE`. Nothing
+    stale can be cached for it, so changing its entry takes nothing away."""
     RECORDS = 0x20
     """Where the records start."""
 
@@ -79,6 +85,12 @@ class RecordKind(IntEnum):
 
 
 _NO_FLAGS = PageFlag(0)
+
+
+FAULT_PAGE_VALID = 0x10
+"""The bit of `UpdateFlag.CURRENT_AS`, so that one exclusive-or compares both."""
+NO_FAULT_PAGE = 0xFFFFF000 | FAULT_PAGE_VALID
+"""The last page of the linear space, where no guest maps what it writes to."""
 
 
 @dataclass(frozen=True, slots=True)

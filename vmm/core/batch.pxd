@@ -8,6 +8,7 @@ cdef class BatchQueue:
     cdef ShadowMmu shadow
     cdef unsigned int header
     cdef unsigned int capacity
+    cdef unsigned int fault_page
     cdef unsigned int image_start
     cdef unsigned int image_end
     cdef readonly bint attached

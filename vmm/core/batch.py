@@ -7,7 +7,16 @@ look again at the guest's own tables.
 
 import cython
 
-from vmi.queue import DRAINED, HEADER_SIZE, MAGIC, MAX_CAPACITY, HeaderField, RecordKind
+from vmi.queue import (
+    DRAINED,
+    FAULT_PAGE_VALID,
+    HEADER_SIZE,
+    MAGIC,
+    MAX_CAPACITY,
+    NO_FAULT_PAGE,
+    HeaderField,
+    RecordKind,
+)
 from vmm.core.errors import GuestError
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
@@ -19,6 +28,10 @@ DOWNGRADE_OFFSET = cython.declare(cython.uint, HeaderField.DOWNGRADE)
 RECORDS_OFFSET = cython.declare(cython.uint, HeaderField.RECORDS)
 ENTRY = cython.declare(cython.uint, RecordKind.ENTRY)
 ALLOCATE = cython.declare(cython.uint, RecordKind.ALLOCATE)
+FAULT_PAGE_OFFSET = cython.declare(cython.uint, HeaderField.FAULT_PAGE)
+NO_FAULT = cython.declare(cython.uint, NO_FAULT_PAGE)
+FAULT_VALID = cython.declare(cython.uint, FAULT_PAGE_VALID)
+NO_PAGE = cython.declare(cython.uint, 0xFFFFFFFF)
 DRAINED_SLOT = cython.declare(cython.uint, DRAINED)
 
 
@@ -44,6 +57,7 @@ class BatchQueue:
         self.header = self.capacity = 0
         self.image_start = self.image_end = 0
         self.attached = False
+        self.fault_page = NO_PAGE
         self.updates = self.notices = self.drains = 0
         self.largest = 0
 
@@ -130,10 +144,33 @@ class BatchQueue:
         memory.write32(self.header + COUNT_OFFSET, in_flight)
         memory.write32(self.header + DOWNGRADE_OFFSET, 0)
         if applied:
+            self.forget_fault_page()
             self.drains += 1
             self.largest = max(self.largest, applied)
         self.shadow.flush_if_stale()
         return applied
+
+    def publish_fault_page(self, address: cython.uint) -> cython.int:
+        """Tell the ROM that no translation of this page can be stale."""
+        if self.attached:
+            self.fault_page = address >> 12
+            self.memory.write32(
+                self.header + FAULT_PAGE_OFFSET, ((address >> 12) << 12) | FAULT_VALID
+            )
+        return 0
+
+    def forget_fault_page(self) -> cython.int:
+        """The promise of `publish_fault_page` ends."""
+        if self.fault_page != NO_PAGE:
+            self.fault_page = NO_PAGE
+            self.memory.write32(self.header + FAULT_PAGE_OFFSET, NO_FAULT)
+        return 0
+
+    def filled(self, address: cython.uint) -> cython.int:
+        """The shadow has a translation of this page again."""
+        if address >> 12 == self.fault_page:
+            self.forget_fault_page()
+        return 0
 
     def apply(self, record: cython.uint) -> cython.int:
         """Act on one record; unknown kinds cannot occur, two bits hold them all."""

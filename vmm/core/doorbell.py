@@ -22,6 +22,7 @@ FLUSH_TLB = cython.declare(cython.uint, Doorbell.FLUSH_TLB)
 SET_CR3 = cython.declare(cython.uint, Doorbell.SET_CR3)
 UPDATE_ENTRY = cython.declare(cython.uint, Doorbell.UPDATE_ENTRY)
 QUEUE_FULL = cython.declare(cython.uint, Doorbell.QUEUE_FULL)
+ADOPT_TABLES = cython.declare(cython.uint, Doorbell.ADOPT_TABLES)
 ATTACHED = cython.declare(cython.uint, Feature.ATTACHED)
 COMPLAINTS = 16
 
@@ -57,6 +58,7 @@ class DoorbellPort:
         self.queue.drain()
         if function == SET_CR3:
             self.paging.cr3 = argument
+            self.queue.forget_fault_page()
             self.shadow.load_root()
         elif function == INVALIDATE_PAGE or function == FLUSH_TLB:
             self.cpu.flush_tlb()
@@ -73,6 +75,8 @@ class DoorbellPort:
                 self.complain(f"doorbell QUEUE_FULL at {eip:#010x}: {argument:#010x} is no record")
                 return 0
             self.queue.apply(argument)
+        elif function == ADOPT_TABLES:
+            self.shadow.adopt_tables()
         elif function != FLUSH:
             self.complain(f"doorbell function {function} at {eip:#010x} does not exist")
             return 0

@@ -131,6 +131,7 @@ class PrivilegedRegisters:
             if number == 3:
                 self.queue.drain()
                 paging.cr3 = value
+                self.queue.forget_fault_page()
                 self.shadow.load_root()
             elif not (self.set_cr0(value) if number == 0 else self.set_cr4(value)):
                 return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)

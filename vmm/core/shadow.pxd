@@ -30,6 +30,8 @@ cdef class ShadowMmu:
     cdef bint is_in_use(self, unsigned int frame) noexcept
     cdef int resolve(self, unsigned int address, unsigned int error) except -1
     cdef int fill(self, unsigned int address, bint write, bint fetch) except -1
+    cdef unsigned int table(self, unsigned int address) except? 0
+    cdef int drop_translation(self, unsigned int address) except -1
     cdef bint lets_fault_through(self, unsigned int address) except? True
     cdef int entry_written(self, unsigned int address) except -1
     cdef int leaf_written(self, unsigned int location, unsigned long long entry) except -1

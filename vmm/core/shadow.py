@@ -26,6 +26,7 @@ WRITABLE = cython.declare(cython.ulonglong, 0x02)
 USER = cython.declare(cython.ulonglong, 0x04)
 ACCESSED = cython.declare(cython.ulonglong, 0x20)
 DIRTY = cython.declare(cython.ulonglong, 0x40)
+LARGE = cython.declare(cython.ulonglong, 0x80)
 ACCESSED_DIRTY = cython.declare(cython.ulonglong, 0x60)
 NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
 FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
@@ -197,6 +198,45 @@ class ShadowMmu:
         self.pages.announced[frame] = 0
         return 0
 
+    def adopt_tables(self):
+        """Announce every table of the current address space; they are in step now."""
+        paging: GuestPaging = self.paging
+        if not paging.enabled():
+            return
+        quarter: cython.uint
+        if not paging.pae():
+            self.adopt_directory(paging.cr3 >> 12)
+            return
+        for quarter in range(4):
+            if paging.pointer(quarter) & PRESENT:
+                self.adopt_directory((paging.pointer(quarter) & GUEST_FRAME) >> 12)
+
+    def adopt_directory(self, frame):
+        """Announce a directory and the tables it names."""
+        if frame >= self.memory.frame_count or not self.memory.is_ram(frame):
+            return
+        self.pages.announced[frame] = 1
+        wide = bool(self.paging.pae())
+        for index in range(512 if wide else 1024):
+            address = (frame << 12) + index * (8 if wide else 4)
+            entry = self.memory.read64(address) if wide else self.memory.read32(address)
+            table = (entry & GUEST_FRAME) >> 12
+            if entry & PRESENT and not entry & LARGE and table < self.memory.frame_count:
+                self.pages.announced[table] = 1
+
+    def drop_translation(self, address: cython.uint) -> cython.int:
+        """Forget how the current address space maps one page."""
+        pages: ShadowPages = self.pages
+        directory: cython.ulonglong = pages.entries[4 * self.current + (address >> 30)]
+        if not directory & PRESENT:
+            return 0
+        slot: cython.uint = 512 * pages.page_index(directory) + ((address >> 21) & 511)
+        link: cython.ulonglong = pages.entries[slot]
+        if not link & PRESENT:
+            return 0
+        pages.drop_leaf(512 * pages.page_index(link) + ((address >> 12) & 511))
+        return pages.flush_if_stale()
+
     # ---- faults
 
     def resolve(self, address: cython.uint, error: cython.uint) -> cython.int:
@@ -237,8 +277,7 @@ class ShadowMmu:
         if paging.large:
             page = pages.direct(frame >> 9)
         else:
-            half: cython.uint = 0 if paging.pae() else (address >> 21) & 1
-            page = pages.table(cython.cast(cython.uint, paging.pde >> 12 & 0xFFFFF), half)
+            page = self.table(address)
         # With CR0.WP clear ring 0 may write where ring 3 may only read: such an
         # entry is writable and ring 0's alone until ring 3 faults on it.
         override: cython.bint = write and not paging.writable
@@ -281,6 +320,24 @@ class ShadowMmu:
         if same and not moved and fetch and old == new | NO_EXECUTE:
             return MADE_EXECUTABLE
         return FILLED
+
+    def table(self, address: cython.uint) -> cython.uint:
+        """The table page of the latest walk; a new one starts with what was accessed before."""
+        half: cython.uint = 0 if self.paging.pae() else (address >> 21) & 1
+        frame: cython.uint = cython.cast(cython.uint, (self.paging.pde & GUEST_FRAME) >> 12)
+        page: cython.uint = self.pages.table_of[2 * frame + half]
+        if page:
+            return page
+        page = self.pages.table(frame, half)
+        i: cython.uint
+        for i in range(512):
+            if self.paging.pae():
+                self.leaf_written(512 * page + i, self.memory.read64((frame << 12) + 8 * i))
+            else:
+                self.leaf_written(
+                    512 * page + i, self.memory.read32((frame << 12) + 4 * (512 * half + i))
+                )
+        return page
 
     def lets_fault_through(self, address: cython.uint) -> cython.bint:
         """Would the guest get this not-present fault without an exit?

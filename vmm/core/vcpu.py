@@ -71,6 +71,8 @@ TABLE_WRITE = cython.declare(cython.int, 3)
 EAX = cython.declare(cython.uint, 0)
 ECX = cython.declare(cython.uint, 1)
 PAGE_FAULT_VECTOR = cython.declare(cython.uint, 14)
+# Bits of a page-fault error code.
+WRITE_TO_PRESENT = cython.declare(cython.uint, 3)
 BREAKPOINT = cython.declare(cython.uint, 3)
 OVERFLOW = cython.declare(cython.uint, 4)
 DEBUG = cython.declare(cython.uint, 1)
@@ -197,6 +199,7 @@ class Vcpu:
         self.queue.drain()
         outcome: cython.int = shadow.resolve(address, self.cpu.error_code())
         if outcome == FILLED:
+            self.queue.filled(address)
             return self.counters.count(SHADOW_FILL, 0, eip)
         if outcome == MADE_EXECUTABLE:
             return self.counters.count(NX_FETCH, 0, eip)
@@ -209,6 +212,11 @@ class Vcpu:
                 self.counters.count(BYPASSED_FAULT, 0, eip)
             else:
                 self.counters.count(PAGE_FAULT, 0, eip)
+            if self.queue.attached and shadow.guest_error & WRITE_TO_PRESENT == WRITE_TO_PRESENT:
+                # As on a processor, whose faults drop the translation they came from
+                # (SDM vol. 3, section 4.10.4.1).
+                shadow.drop_translation(address)
+                self.queue.publish_fault_page(address)
             self.cpu.set_cr2(address)
             return self.delivery.deliver(PAGE_FAULT_VECTOR, shadow.guest_error, False, eip)
         if outcome == TABLE_WRITE:
@@ -255,6 +263,7 @@ class Vcpu:
         # A guest without a ROM follows up with INVLPG or CR3 where it matters; a ROM
         # that was promised a shadow in step may skip that.
         if self.queue.attached:
+            self.queue.forget_fault_page()
             shadow.flush_if_stale()
         return 0
 
