@@ -60,7 +60,9 @@ def _show(path: Path, report: Report) -> None:
     stdout.print(f"{path}: {verdict} ({checked})", markup=False)
 
 
-@click.command()
+@click.command(
+    epilog="Examples: vmirom check batching.rom; vmirom check batching.rom --seed 7 --json"
+)
 @click.argument("rom", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--seed",
