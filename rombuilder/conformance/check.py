@@ -28,6 +28,8 @@ DEFAULT_STATES = 8
 """For each call, at each load address."""
 
 _PACKAGES = Path(__file__).resolve().parents[2]
+# -P: the current folder must not shadow modules of the standard library.
+_COMMAND = (sys.executable, "-P", "-m", "rombuilder.conformance.worker")
 _BASE_SECONDS = 30
 _SECONDS_PER_STATE = 2
 """CPU time that the worker is given: several times what an honest ROM takes."""
@@ -120,8 +122,8 @@ class _Run:
             "states": report.states,
             "cpu_seconds": seconds,
         }
-        worker = subprocess.Popen(
-            [sys.executable, "-P", "-m", "rombuilder.conformance.worker"],
+        worker = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+            _COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

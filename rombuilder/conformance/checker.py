@@ -143,6 +143,8 @@ class Checker:
             return iter([problem]), False
         if call.name not in self._natives:
             return conventions(trial, Ordinary.of(call), call=call), True
+        if call.name in _LENDING and machine.lent is None:
+            return iter([Problem("memory", "uses no register of a local APIC")]), True
         native = self._native(call, machine, state)
         return differences(trial, call, native), True
 

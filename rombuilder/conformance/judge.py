@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rombuilder.conformance.effects import effects_problem
-from rombuilder.conformance.layout import PLACEMENTS, Placement
+from rombuilder.conformance.layout import PLACEMENTS, Placement, descriptors
 from rombuilder.conformance.machine import MAX_STEPS, Access, Ending, Run
 from rombuilder.conformance.rules import Problem
 from rombuilder.conformance.states import ARITHMETIC, DF, IF, REGISTERS, State
@@ -15,7 +15,10 @@ __all__ = ["Ordinary", "Trial", "bad_ending", "conventions", "differences", "kep
 _STATUS_FLAGS = IF | DF
 _REENTRIES = 64
 """A call that has begun this often, ever deeper in the stack, will not end."""
+_STACK_EDGE = 64
 _WORD = 0xFFFFFFFF
+_ROM_AREA = range(0xC0000, 0x100000)
+"""Where option ROMs lie, as a physical address."""
 
 # Results of which the caller takes a part only.
 _RESULT_BITS = {
@@ -62,10 +65,10 @@ class Trial:
 
     def is_absolute(self, address: int) -> bool:
         """Does the address make sense only for an image that is somewhere else?"""
-        starts = {0} | {p.physical for p in PLACEMENTS} | {p.load for p in PLACEMENTS}
-        return any(start <= address < start + self.image_size for start in starts) and not (
-            self.place.load <= address < self.place.load + self.image_size
-        )
+        if self.place.load <= address < self.place.load + self.image_size:
+            return False
+        mappings = {0} | {place.mapping for place in PLACEMENTS}
+        return address < self.image_size or any(address - start in _ROM_AREA for start in mappings)
 
 
 def bad_ending(trial: Trial, *, survives_without_poison: bool = False) -> Problem | None:
@@ -74,6 +77,9 @@ def bad_ending(trial: Trial, *, survives_without_poison: bool = False) -> Proble
     deep = run.entries > _REENTRIES and run.lowest < trial.state.esp
     if deep and run.ending in {Ending.ACCESS, Ending.RUNAWAY}:
         return Problem("recursion", f"calls itself, {run.entries} times so far")
+    if run.access is not None and 0 < trial.place.stack - run.access.address <= _STACK_EDGE:
+        size = trial.state.esp - trial.place.stack
+        return Problem("recursion", f"needs more stack than the {size:#x} bytes there are")
     if run.access is not None:
         return _bad_access(trial, run.access, survives_without_poison=survives_without_poison)
     return {
@@ -171,12 +177,14 @@ def _memory(trial: Trial, ordinary: Ordinary, native: Run | None) -> Iterator[Pr
     place, state, run = trial.place, trial.state, trial.run
     above = state.esp - place.stack + 4 * len(state.stack) + (0 if ordinary.jump else 4)
     expected_arena = native.arena if native else state.memory
-    pairs: list[tuple[int, bytes, bytes]] = [(place.arena, run.arena, expected_arena)]
+    pairs: list[tuple[int, bytes, bytes]] = [
+        (place.arena, run.arena, expected_arena),
+        (place.tables, run.tables, descriptors()),
+    ]
     if native:
-        pairs.append((place.tables, run.tables, native.tables))
-        pairs.append((0, run.page, native.page))
+        pairs.append((run.lent or 0, run.page, native.page))
     top = place.stack + above
-    pairs.append((top, run.stack[above:], bytes(len(run.stack) - above)))
+    pairs.append((top, run.stack[above:], state.old_stack[above:]))
     for start, found, expected in pairs:
         at = _first_difference(found, expected)
         if at is not None:
@@ -205,9 +213,9 @@ def differences(trial: Trial, call: Call, native: Run) -> Iterator[Problem]:
     """All rules for a call, `native` being what the native instruction did."""
     run = trial.run
     if run.ending is not native.ending:
-        code = {Ending.RESET: "reset", Ending.STOPPED: "stop"}.get(native.ending, "stack")
-        done = {Ending.RESET: "resets the machine", Ending.STOPPED: "stops with interrupts off"}
-        yield Problem(code, done.get(run.ending, "returns"))
+        code = {Ending.RESET: "reset", Ending.STOPPED: "stop"}.get(native.ending, "effect")
+        done = {Ending.RESET: "resets the machine", Ending.STOPPED: "halts with interrupts off"}
+        yield Problem(code, f"{done.get(run.ending, 'returns')}, which it natively does not")
         return
     if native.ending is not Ending.LEFT:
         return

@@ -10,8 +10,8 @@ __all__ = [
     "KERNEL_CODE",
     "KERNEL_DATA",
     "PLACEMENTS",
-    "POISON",
-    "POISON_USER",
+    "POISON_DATA",
+    "POISON_EXTRA",
     "SEGMENT_BASES",
     "STACK_SIZE",
     "USER_CODE",
@@ -80,11 +80,12 @@ KERNEL_CODE = 0x60
 KERNEL_DATA = 0x68
 USER_CODE = 0x73
 USER_DATA = 0x7B
-POISON = 0x80
-POISON_USER = 0x8B
+POISON_DATA = 0x83
+POISON_EXTRA = 0x8B
 
-SEGMENT_BASES = {KERNEL_DATA: 0, USER_DATA: 0, POISON: 0x25000000, POISON_USER: 0x1B000000}
-"""The poisoned data segments start where no address that a call could use is mapped."""
+SEGMENT_BASES = {KERNEL_DATA: 0, USER_DATA: 0, POISON_DATA: 0x25000000, POISON_EXTRA: 0x1B000000}
+"""The poisoned data segments start where no address that a call could use is mapped. They are
+user segments: IRET to ring 3 would take any other away, and SYSEXIT would not."""
 
 _CODE, _DATA, _USER = 0x9B, 0x93, 0x60
 
@@ -104,8 +105,8 @@ def descriptors() -> bytes:
         KERNEL_DATA: _descriptor(0, _DATA),
         USER_CODE: _descriptor(0, _CODE | _USER),
         USER_DATA: _descriptor(0, _DATA | _USER),
-        POISON: _descriptor(SEGMENT_BASES[POISON], _DATA),
-        POISON_USER: _descriptor(SEGMENT_BASES[POISON_USER], _DATA | _USER),
+        POISON_DATA: _descriptor(SEGMENT_BASES[POISON_DATA], _DATA | _USER),
+        POISON_EXTRA: _descriptor(SEGMENT_BASES[POISON_EXTRA], _DATA | _USER),
     }
     table = bytearray(0x100)
     for selector, entry in entries.items():

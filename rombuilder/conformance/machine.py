@@ -20,8 +20,8 @@ from rombuilder.conformance.layout import (
     ARENA_SIZE,
     KERNEL_CODE,
     KERNEL_DATA,
-    POISON,
-    POISON_USER,
+    POISON_DATA,
+    POISON_EXTRA,
     SEGMENT_BASES,
     STACK_SIZE,
     Placement,
@@ -98,8 +98,10 @@ class Run:
     arena: bytes = b""
     stack: bytes = b""
     tables: bytes = b""
+    lent: int | None = None
+    """Where a page was lent to the run, see `Machine.call`."""
     page: bytes = b""
-    """The page lent to the run, see `Machine.lend`."""
+    """What is in it."""
     control: dict[str, int] = field(default_factory=dict)
     """The control registers that the run started with."""
     effects: list[Effect] = field(default_factory=list)
@@ -138,7 +140,7 @@ class Machine:
         self._uc.reg_write(x86.UC_X86_REG_SS, KERNEL_DATA)
         self._contexts = {
             segments: self._context(*segments)
-            for segments in ((KERNEL_DATA, KERNEL_DATA), (POISON, POISON_USER))
+            for segments in ((KERNEL_DATA, KERNEL_DATA), (POISON_DATA, POISON_EXTRA))
         }
 
     def _map(self, image: bytes) -> None:
@@ -255,11 +257,11 @@ class Machine:
         self.lent = None
 
     def _prepare(self, state: State, *, jump: bool) -> None:
-        data = (POISON, POISON_USER) if state.poisoned else (KERNEL_DATA, KERNEL_DATA)
+        data = (POISON_DATA, POISON_EXTRA) if state.poisoned else (KERNEL_DATA, KERNEL_DATA)
         self._uc.context_restore(self._contexts[data])
         place = self.place
         self._uc.mem_write(place.arena, state.memory)
-        self._uc.mem_write(place.stack, bytes(STACK_SIZE))
+        self._uc.mem_write(place.stack, state.old_stack)
         self._uc.mem_write(place.tables, descriptors())
         self._page = state.memory[:_PAGE]
         if self.lent is not None:
@@ -343,8 +345,9 @@ class Machine:
         place = self.place
         run.arena = bytes(self._uc.mem_read(place.arena, ARENA_SIZE))
         run.stack = bytes(self._uc.mem_read(place.stack, STACK_SIZE))
-        run.tables = bytes(self._uc.mem_read(place.tables, _PAGE))
+        run.tables = bytes(self._uc.mem_read(place.tables, len(descriptors())))
         if self.lent is not None:
+            run.lent = self.lent
             run.page = bytes(self._uc.mem_read(self.lent, _PAGE))
         run.effects = model.effects
         return run

@@ -50,6 +50,11 @@ class State:
     poisoned: bool
     """DS, ES, FS and GS lead nowhere."""
 
+    @property
+    def old_stack(self) -> bytes:
+        """What the stack holds before the caller pushes anything: no zeros, at least."""
+        return (self.memory * (STACK_SIZE // ARENA_SIZE))[::-1]
+
     def describe(self) -> dict[str, str]:
         """The state as a finding shows it."""
         shown = {name: f"{value:#010x}" for name, value in self.registers.items()}
