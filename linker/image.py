@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from linker.objects import SectionFlag
+from linker.objects import SectionFlag, SymbolKind
 
 __all__ = ["Image", "ImageSection", "ImageSymbol", "Piece"]
 
@@ -33,15 +33,17 @@ class ImageSection:
 
 @dataclass(frozen=True, slots=True)
 class ImageSymbol:
-    """A symbol as linked; `section` is empty for a plain number."""
+    """A symbol as linked; `section` is empty for what the script or a number defines."""
 
     name: str
     address: int
     section: str
     object: str
     is_global: bool
-    is_function: bool = False
+    kind: SymbolKind = SymbolKind.NOTYPE
     size: int = 0
+    is_number: bool = False
+    """A plain number: it stays the same wherever the image lies."""
 
 
 @dataclass(frozen=True, slots=True)

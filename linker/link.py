@@ -161,7 +161,14 @@ class _Symbols:
     def labels(self) -> tuple[ImageSymbol, ...]:
         """Every named place of the objects and the script, by address."""
         found = [
-            ImageSymbol(name, amount.address, "", self._layout.script.name, is_global=True)
+            ImageSymbol(
+                name,
+                amount.address,
+                "",
+                self._layout.script.name,
+                is_global=True,
+                is_number=amount.is_number,
+            )
             for name, amount in self._layout.assigned.items()
         ]
         for obj in self._layout.objects:
@@ -178,8 +185,9 @@ class _Symbols:
                         output.name if output else "",
                         obj.name,
                         is_global=symbol.binding != Binding.LOCAL,
-                        is_function=symbol.kind == SymbolKind.FUNCTION,
+                        kind=symbol.kind,
                         size=symbol.size,
+                        is_number=symbol.absolute,
                     )
                 )
         return tuple(sorted(found, key=lambda label: (label.address, label.name)))

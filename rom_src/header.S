@@ -10,8 +10,11 @@
 # $PnP, PCIR and the 16-bit code lie in the 96 bytes that the VMI header keeps free for headers:
 # so the 16-bit code is within a short jump, and all that firmware looks at is in one place.
 
+	.include "version.inc"
+
 	.section .header, "ax"
 	.global rom_start
+	.type rom_start, @object
 rom_start:
 	.word VMI_ROM_SIGNATURE
 	.byte 0				# length in 512-byte blocks: rombuilder
@@ -31,6 +34,7 @@ rom_start:
 	.long 0
 
 	.org 0x20
+	.type pnp, @object
 pnp:	.ascii "$PnP"
 	.byte 0x10			# structure revision 1.0
 	.byte 2				# length in 16-byte paragraphs
@@ -47,6 +51,7 @@ pnp:	.ascii "$PnP"
 	.word 0				# no static resources
 
 	.org 0x40
+	.type pcir, @object
 pcir:	.ascii "PCIR"
 	.word VMI_VENDOR
 	.word VMI_DEVICE
@@ -55,31 +60,62 @@ pcir:	.ascii "PCIR"
 	.byte 0				# structure revision: PCI 2.x
 	.byte 0x00, 0x80, 0x05		# class code, lowest byte first
 	.word 0				# image length: rombuilder
-	.byte 0, 1			# code revision 1.0, minor first; Linux prints it
+	.byte ROM_MINOR, ROM_MAJOR	# code revision; Linux prints it
 	.byte 0				# code type: PC-AT
 	.byte 0x80			# the last image
 	.word 0
 
-# Firmware far-calls this once, in real mode, AX = bus/device/function.  The ROM has no device to
-# set up and nothing to boot: AX = 0 says so.  Every other register is as it came, and the
-# doorbell is left alone: whether a monitor listens is asked when a guest asks for VMI.
+# Firmware far-calls the entry at offset 3, which comes here.  The code lies elsewhere (post.S); the
+# jump is spelt out because the assemblers differ in how they make one to another file.
 	.code16
+	.type entry16, @function
 entry16:
-	xor %ax, %ax
-	.byte 0xcb			# lret, far: the assemblers differ in how wide they make it
+	.byte 0xe9			# jmp, 16-bit distance
+	.word post - . - 2
+	.size entry16, . - entry16
+
+# Two helpers of post.S, in room that would be empty: with every call offered the batching flavour
+# comes close to the 2 KiB where its data begins.
+	.set TELETYPE, 0x0e			# INT 10h, AH: write AL where the cursor is
+	.set GREY, 7				# BL: for BIOSes in a graphics mode; BH: page 0
+	.global print, put
+	.type print, @function
+print:					# DS:SI = text with a 0 at its end
+1:	lodsb
+	test %al, %al
+	jz 2f
+	call put
+	jmp 1b
+2:	ret
+
+	.type put, @function
+put:					# AL = character; keeps all
+	pusha
+	mov $TELETYPE, %ah
+	mov $GREY, %bx
+	int $0x10
+	popa
+	ret
 	.code32
 
 	.org VMI_INIT_OFFSET
+	.type vmi_init_entry, @function
+vmi_init_entry:
 	jmp vmi_init
 	.org VMI_GET_RELOC_OFFSET
+	.type get_reloc_entry, @function
+get_reloc_entry:
 	jmp get_reloc
 	.org VMI_GET_RELOC_OFFSET + 8
 
 # Linux refuses every licence but "GPL" and "GPL v2".  The sources are GPL-2.0-or-later.
+	.type license, @object
 license:
 	.asciz "GPL v2"
+	.type manufacturer, @object
 manufacturer:
 	.asciz "vmirom"
+	.type product, @object
 product:
 .if FLAVOUR_BATCHING
 	.asciz "batching"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
+from linker.elf_image import write_executable
 from linker.image import Image
 from linker.link import link
 from linker.map import render_map
@@ -18,7 +19,9 @@ from vmi.header import (
     BLOCK_SIZE,
     GET_RELOC,
     MAX_IMAGE_SIZE,
+    VMI_DEVICE,
     VMI_INIT,
+    VMI_VENDOR,
     HeaderError,
     Pcir,
     Pnp,
@@ -38,6 +41,7 @@ _ROM_LENGTH = 0x02
 _PCIR_LENGTH = 0x10
 _PNP_CHECKSUM = 0x09
 _NEAR_JUMP = 0xE9
+_WORD = 0xFFFF
 
 _NO_DEFINES: Mapping[str, int] = MappingProxyType({})
 
@@ -71,6 +75,8 @@ class Rom:
     calls: Calls
     queue: int
     """Capacity of the batch queue in records; meaningless for the identity flavour."""
+    pci: tuple[int, int]
+    """Vendor and device of the PCI device that firmware takes it from."""
     image: Image
     """What was linked, before lengths and checksums were filled in."""
 
@@ -88,6 +94,10 @@ class Rom:
         """A map of the image like ld's."""
         return render_map(self.image)
 
+    def elf(self, base: int = 0) -> bytes:
+        """An ELF executable of the image and its symbols, at `base` in place of 0."""
+        return write_executable(self.image, base=base, data=self.data)
+
 
 def rom_objects(
     flavour: Flavour, *, queue: int, calls: Calls, defines: Mapping[str, int] = _NO_DEFINES
@@ -101,6 +111,7 @@ def rom_objects(
         **assembler_symbols(),
         "FLAVOUR_BATCHING": int(flavour is Flavour.BATCHING),
         "CALLS_ALL": int(calls is Calls.ALL),
+        "VISIBILITY_STRICT": 0,
         "QUEUE_CAPACITY": queue,
         **defines,
     }
@@ -113,24 +124,31 @@ def build_rom(
     *,
     queue: int = DEFAULT_CAPACITY,
     calls: Calls | None = None,
+    pci: tuple[int, int] = (VMI_VENDOR, VMI_DEVICE),
     defines: Mapping[str, int] = _NO_DEFINES,
 ) -> Rom:
     """Build a ROM from source; the same arguments give the same bytes.
 
     `queue` is the batch queue's capacity in records. `calls` defaults to all for
-    the identity flavour and to the needed ones for batching. `defines` are further
-    assembly-time symbols. Raises `BuildError` or `LinkError`.
+    the identity flavour and to the needed ones for batching. `pci` is vendor and
+    device of the card whose ROM it is to be: firmware takes it from no other, Linux
+    takes any and warns. `defines` are further assembly-time symbols. Raises
+    `BuildError` or `LinkError`.
     """
     if not 1 <= queue <= MAX_CAPACITY:
         raise QueueCapacityError(queue, MAX_CAPACITY)
     calls = calls or _DEFAULT_CALLS[flavour]
+    vendor, device = pci
+    if not (0 <= vendor <= _WORD and 0 <= device <= _WORD):
+        raise BuildError(f"PCI device {vendor:#x}:{device:#x}: each number has 16 bits")
+    identity = {"VMI_VENDOR": vendor, "VMI_DEVICE": device}
     image = link(
-        rom_objects(flavour, queue=queue, calls=calls, defines=defines),
+        rom_objects(flavour, queue=queue, calls=calls, defines={**identity, **defines}),
         read_script(rom_dir() / _SCRIPT),
         position_independent=("*",),
         size_limit=MAX_IMAGE_SIZE,
     )
-    return Rom(_finish(image), flavour, calls, queue, image)
+    return Rom(_finish(image), flavour, calls, queue, pci, image)
 
 
 def _finish(image: Image) -> bytes:

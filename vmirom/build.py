@@ -7,7 +7,9 @@ import click
 
 from rombuilder.errors import BuildError
 from rombuilder.rom import Calls, Flavour, Rom, build_rom
+from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmi.queue import DEFAULT_CAPACITY
+from vmirom.numbers import Number, PciId
 
 __all__ = ["build"]
 
@@ -20,6 +22,7 @@ def _report(rom: Rom, output: Path) -> dict[str, object]:
         "flavour": rom.flavour.value,
         "calls": rom.calls.value,
         "queue": rom.queue if rom.flavour is Flavour.BATCHING else None,
+        "pci": f"{rom.pci[0]:04x}:{rom.pci[1]:04x}",
         "file": str(output),
         "size": len(rom.data),
         "sha256": rom.sha256,
@@ -69,6 +72,28 @@ def _report(rom: Rom, output: Path) -> dict[str, object]:
     metavar="FILE",
     help="Write a map of sections and symbols.",
 )
+@click.option(
+    "--elf",
+    "elf_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write an ELF file with symbols, for gdb, objdump and profilers.",
+)
+@click.option(
+    "--base",
+    type=Number(),
+    default=0,
+    metavar="ADDRESS",
+    help="Where the image lies in the ELF file, e.g. 0xC00C8000 where a guest maps it.  "
+    "[default: 0]",
+)
+@click.option(
+    "--pci",
+    type=PciId(),
+    metavar="VENDOR:DEVICE",
+    help="The PCI device (hex) that the image is for, so that firmware takes it from that "
+    "device's ROM, e.g. 8086:100e.  [default: 15ad:0801]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def build(
     flavour: str,
@@ -76,15 +101,25 @@ def build(
     calls: str | None,
     output: Path | None,
     map_file: Path | None,
+    elf_file: Path | None,
+    base: int,
+    pci: tuple[int, int] | None,
     *,
     as_json: bool,
 ) -> None:
     """Build the VMI ROM from source."""
-    rom = build_rom(Flavour(flavour), queue=queue, calls=Calls(calls) if calls else None)
+    rom = build_rom(
+        Flavour(flavour),
+        queue=queue,
+        calls=Calls(calls) if calls else None,
+        pci=pci or (VMI_VENDOR, VMI_DEVICE),
+    )
     output = output or Path(f"{flavour}.rom")
     _write(output, rom.data)
     if map_file is not None:
         _write(map_file, rom.map_text().encode("ascii"))
+    if elf_file is not None:
+        _write(elf_file, rom.elf(base))
     if as_json:
         click.echo(json.dumps(_report(rom, output)))
     else:

@@ -1,6 +1,5 @@
 """The writer and the reader, against each other and against GNU tools."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,10 +20,6 @@ from linker.objects import (
     SymbolKind,
 )
 from linker.script_parser import parse_script
-
-READELF = shutil.which("readelf")
-LD = shutil.which("ld")
-GCC = shutil.which("gcc")
 
 A, W, X = SectionFlag.ALLOC, SectionFlag.WRITE, SectionFlag.EXEC
 
@@ -81,11 +76,11 @@ def test_round_trip(tmp_path: Path) -> None:
     assert summary(read_elf(path)) == summary(sample())
 
 
-@pytest.mark.skipif(READELF is None, reason="binutils is not installed")
+@pytest.mark.peer("readelf")
 def test_readelf_has_no_warnings(tmp_path: Path) -> None:
     path = tmp_path / "sample.o"
     path.write_bytes(write_elf(sample()))
-    done = subprocess.run([READELF or "", "-aW", path], capture_output=True, text=True, check=True)
+    done = subprocess.run(["readelf", "-aW", path], capture_output=True, text=True, check=True)
     assert "arning" not in done.stdout + done.stderr
     assert "R_386_PC16" in done.stdout
 
@@ -111,10 +106,8 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def compile_c(folder: Path, source: str, *options: str) -> Path:
-    if GCC is None:
-        pytest.skip("gcc is not installed")
     (folder / "c.c").write_text(source)
-    command = [GCC, "-m32", "-ffreestanding", "-fno-pic", "-O2", *options, "-c", "c.c"]
+    command = ["gcc", "-m32", "-ffreestanding", "-fno-pic", "-O2", *options, "-c", "c.c"]
     subprocess.run(command, cwd=folder, check=True)
     return folder / "c.o"
 
@@ -141,18 +134,18 @@ SECTIONS {
 """
 
 
+@pytest.mark.peer("gcc", "ld")
 def test_a_gcc_object_links_as_with_ld(tmp_path: Path) -> None:
     path = compile_c(tmp_path, C_SOURCE)
-    if LD is None:
-        pytest.skip("binutils is not installed")
     (tmp_path / "s.ld").write_text(C_SCRIPT)
-    command = [LD, "-m", "elf_i386", "c.o", "-T", "s.ld", "--oformat", "binary", "-o", "out"]
+    command = ["ld", "-m", "elf_i386", "c.o", "-T", "s.ld", "--oformat", "binary", "-o", "out"]
     subprocess.run(command, cwd=tmp_path, check=True)
     image = link([read_elf(path)], parse_script(C_SCRIPT))
     assert image.data == (tmp_path / "out").read_bytes()
     assert image.symbols["call"] == 0x100000
 
 
+@pytest.mark.peer("gcc")
 def test_what_is_not_supported_is_named(tmp_path: Path) -> None:
     common = compile_c(tmp_path, "int common;", "-fcommon")
     with pytest.raises(ObjectError, match=r"common is a common symbol; compile with -fno-common"):

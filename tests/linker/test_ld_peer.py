@@ -1,6 +1,5 @@
 """GNU ld is the judge of a layout: same script, same objects, same bytes and symbols."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -25,8 +24,7 @@ from rombuilder.guest import build_guest, guest_names, guest_object
 from rombuilder.rom import Calls, Flavour, build_rom, rom_objects
 from rombuilder.sources import guests_dir, rom_dir
 
-LD, NM = shutil.which("ld") or "", shutil.which("nm") or ""
-pytestmark = pytest.mark.skipif(not (LD and NM), reason="binutils is not installed")
+pytestmark = pytest.mark.peer("ld", "nm")
 
 A, W, X = SectionFlag.ALLOC, SectionFlag.WRITE, SectionFlag.EXEC
 KINDS = {
@@ -45,12 +43,12 @@ def ld(folder: Path, objects: list[ObjectFile], script: str) -> tuple[bytes, dic
         (folder / obj.name).write_bytes(write_elf(obj))
         names.append(obj.name)
     # The script comes last: a file that it names would otherwise move to the front.
-    command = [LD, "-m", "elf_i386", *names, "-T", "script.ld", "--no-warn-rwx-segments"]
+    command = ["ld", "-m", "elf_i386", *names, "-T", "script.ld", "--no-warn-rwx-segments"]
     binary = [*command, "--oformat", "binary", "-o", "out.bin"]
     subprocess.run(binary, cwd=folder, check=True, capture_output=True)
     subprocess.run([*command, "-o", "out.elf"], cwd=folder, check=True, capture_output=True)
     listing = subprocess.run(
-        [NM, "out.elf"], cwd=folder, check=True, capture_output=True, text=True
+        ["nm", "out.elf"], cwd=folder, check=True, capture_output=True, text=True
     ).stdout
     symbols = {line.split()[2]: int(line.split()[0], 16) for line in listing.splitlines()}
     return (folder / "out.bin").read_bytes(), symbols

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,9 +16,7 @@ PASSED = 1
 
 SMALL = "rounds=3 pages=40 tasks=3"
 
-pytestmark = pytest.mark.skipif(
-    shutil.which(QEMU) is None, reason=f"{QEMU} is not installed (Debian: qemu-system-x86)"
-)
+pytestmark = pytest.mark.peer(QEMU)
 
 ROMS = {
     "none": None,

@@ -188,11 +188,10 @@ def test_damaged_headers_are_judged_without_failing(
     assert inspect_rom(bytes(data[:length])).file_size == length
 
 
+@pytest.mark.peer("/usr/share/seabios")
 def test_debian_option_roms() -> None:
-    folder = Path("/usr/share/seabios")
-    found = sorted(folder.glob("vgabios-*.bin"))
-    if not found:
-        pytest.skip("seabios is not installed")
+    found = sorted(Path("/usr/share/seabios").glob("vgabios-*.bin"))
+    assert found
     for path in found:
         inspection = inspect_rom(path.read_bytes())
         assert inspection.defects == (), path

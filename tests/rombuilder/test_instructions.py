@@ -12,7 +12,7 @@ from linker.elf_reader import read_elf
 from rombuilder.assembler import assemble_text
 
 AS = shutil.which("as") or ""
-needs_as = pytest.mark.skipif(not AS, reason="binutils is not installed")
+needs_as = pytest.mark.peer("as")
 
 CODE_32 = """
 push %ds; pop %ds; push %es; pop %es; push %fs; pop %fs; push %gs; push %ss; pop %ss; push %cs

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rombuilder.errors import BuildError, QueueCapacityError
 from rombuilder.rom import Calls, Flavour, build_rom
-from vmi.header import MAX_IMAGE_SIZE, Pcir, Pnp, RomHeader, checksum
+from vmi.header import Pcir, Pnp, RomHeader, checksum
 from vmi.queue import MAX_CAPACITY
 
 PAGE, UNIT = 0x1000, 0x800
@@ -40,7 +40,12 @@ def test_same_arguments_same_bytes() -> None:
 
 def test_identity_has_no_writable_data() -> None:
     rom = build_rom(Flavour.IDENTITY)
-    assert [section.name for section in rom.image.sections] == [".header", ".text", ".rodata"]
+    assert [section.name for section in rom.image.sections] == [
+        ".header",
+        ".post",
+        ".text",
+        ".rodata",
+    ]
     assert rom.symbols["__data_size"] == 0
     assert len(rom.data) - rom.symbols["__rom_end"] < 512
     assert rom.calls is Calls.ALL
@@ -95,10 +100,26 @@ def test_map_shows_symbols() -> None:
     assert "__data_start" in text
 
 
-def test_sizes_and_build_time() -> None:
-    build_rom(Flavour.IDENTITY)
-    start = time.process_time()
-    identity, batching = build_rom(Flavour.IDENTITY), build_rom(Flavour.BATCHING)
-    assert time.process_time() - start < 1.0
-    assert len(identity.data) <= 4096
-    assert len(batching.data) <= MAX_IMAGE_SIZE
+@pytest.mark.parametrize(("flavour", "limit"), [(Flavour.IDENTITY, 4096), (Flavour.BATCHING, 8192)])
+@pytest.mark.parametrize("calls", list(Calls))
+def test_sizes(flavour: Flavour, limit: int, calls: Calls) -> None:
+    rom = build_rom(flavour, calls=calls)
+    assert len(rom.data) <= limit
+    assert rom.symbols["__rodata_end"] <= UNIT, "beyond, the data and its guards move up"
+
+
+def test_both_flavours_build_in_under_a_second() -> None:
+    """The best of five: what a busy machine adds is no property of the builder."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        for flavour in Flavour:
+            build_rom(flavour)
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(5)) < 1.0
+
+
+def test_a_pci_number_has_16_bits() -> None:
+    with pytest.raises(BuildError, match="PCI device 0x10000:0x1: each number has 16 bits"):
+        build_rom(Flavour.IDENTITY, pci=(0x10000, 1))

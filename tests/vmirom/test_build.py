@@ -6,6 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from rombuilder.errors import BuildError, QueueCapacityError
+from rombuilder.rom import Flavour, build_rom
+from vmi.header import Pcir, RomHeader
 from vmirom.build import build
 
 
@@ -46,3 +48,28 @@ def test_bad_input_is_left_to_the_command() -> None:
     assert isinstance(result.exception, BuildError)
     assert str(result.exception) == "/nonexistent/a.rom: No such file or directory"
     assert CliRunner().invoke(build, ["--flavour", "other"]).exit_code == 2
+
+
+def test_elf_at_a_base(tmp_path: Path) -> None:
+    elf = tmp_path / "a.elf"
+    image = tmp_path / "a.rom"
+    arguments = ["-o", str(image), "--elf", str(elf), "--base", "0xC00C8000"]
+    assert CliRunner().invoke(build, arguments).exit_code == 0
+    assert elf.read_bytes() == build_rom(Flavour.BATCHING).elf(0xC00C8000)
+    for base in ("here", "-1", "0x100000000"):
+        result = CliRunner().invoke(build, ["--base", base])
+        assert result.exit_code == 2
+        assert repr(base) in result.output
+
+
+def test_pci_device(tmp_path: Path) -> None:
+    image = tmp_path / "a.rom"
+    arguments = ["-o", str(image), "--pci", "8086:100E", "--json"]
+    result = CliRunner().invoke(build, arguments)
+    assert json.loads(result.output)["pci"] == "8086:100e"
+    pcir = Pcir.parse(image.read_bytes(), RomHeader.parse(image.read_bytes()).pcir_offset)
+    assert (pcir.vendor, pcir.device) == (0x8086, 0x100E)
+    for bad in ("8086", "8086:10000", "e1000:x"):
+        result = CliRunner().invoke(build, ["--pci", bad])
+        assert result.exit_code == 2
+        assert f"{bad!r}: expected two hex numbers" in result.output

@@ -1,11 +1,13 @@
 """Run a far-called 16-bit routine, as firmware does with an option ROM's entry.
 
 This is a little machine of its own: the guest's memory, no paging, no accounting
-- POST precedes the guest - and a bound on instructions.
+- POST precedes the guest - and bounds on instructions and software interrupts, which
+go through the vector table at address 0.
 """
 
 import ctypes
 import mmap
+import struct
 from collections.abc import Mapping
 
 from unicorn import Uc, UcError
@@ -18,10 +20,14 @@ from vmm.core.errors import BadDescription
 __all__ = ["call_far"]
 
 _LIMIT = 1_000_000
+_INTERRUPT_LIMIT = 10_000
 _STACK_SEGMENT = 0x7000
 _STACK_POINTER = 0xFFF0
 _RETURN_SEGMENT = 0xF000
 _RETURN_OFFSET = 0xFFF0
+
+_RETURN = (_RETURN_SEGMENT << 4) + _RETURN_OFFSET
+_IF_AND_TF = 0x300
 
 _REGISTERS = {
     "ax": x86.UC_X86_REG_AX,
@@ -37,8 +43,8 @@ def call_far(
 ) -> int:
     """Far-call segment:offset with the given 16-bit registers; answers AX.
 
-    Raises `BadDescription` when the routine crashes or does not return within a
-    million instructions.
+    Raises `BadDescription` when the routine crashes, makes more than ten thousand
+    software interrupts, or runs for more than a million instructions between two.
     """
     uc = Uc(const.UC_ARCH_X86, const.UC_MODE_16)
     size = min(len(ram), 1 << 20)
@@ -68,14 +74,51 @@ def call_far(
         0,
         x86.UC_X86_INS_OUT,
     )
+    numbers: list[int] = []
+
+    def interrupt(_uc: Uc, number: int, _data: object) -> None:
+        numbers.append(number)
+        uc.emu_stop()
+
+    uc.hook_add(const.UC_HOOK_INTR, interrupt)
     where = f"option ROM entry {segment:04x}:{offset:04x}"
-    end = (_RETURN_SEGMENT << 4) + _RETURN_OFFSET
     try:
-        uc.emu_start((segment << 4) + offset, end, count=_LIMIT)
+        _run(uc, ram, numbers, (segment << 4) + offset, where)
     except UcError as error:
         raise BadDescription(f"{where} crashed: {error}") from None
-    here = (uc.reg_read(x86.UC_X86_REG_CS) << 4) + uc.reg_read(x86.UC_X86_REG_IP)
-    if here != end:
-        raise BadDescription(f"{where} did not return within {_LIMIT} instructions")
     answer: int = uc.reg_read(x86.UC_X86_REG_AX)
     return answer
+
+
+def _run(uc: Uc, ram: mmap.mmap, numbers: list[int], start: int, where: str) -> None:
+    """Run from an address until the routine returns; `numbers` gets what interrupts it."""
+    at = start
+    for _ in range(_INTERRUPT_LIMIT):
+        uc.emu_start(at, _RETURN, count=_LIMIT)
+        at = _here(uc)
+        if not numbers:
+            break
+        _deliver(uc, ram, numbers.pop())
+        at = _here(uc)
+    else:
+        raise BadDescription(f"{where} makes more than {_INTERRUPT_LIMIT} interrupts")
+    if at != _RETURN:
+        raise BadDescription(f"{where} did not return within {_LIMIT} instructions")
+
+
+def _here(uc: Uc) -> int:
+    here: int = (uc.reg_read(x86.UC_X86_REG_CS) << 4) + uc.reg_read(x86.UC_X86_REG_IP)
+    return here
+
+
+def _deliver(uc: Uc, ram: mmap.mmap, number: int) -> None:
+    """INT n in real mode (SDM vol. 3, 20.1.4): flags, CS and IP on the stack, then the vector."""
+    flags = uc.reg_read(x86.UC_X86_REG_EFLAGS)
+    sp = (uc.reg_read(x86.UC_X86_REG_SP) - 6) & 0xFFFF
+    frame = (uc.reg_read(x86.UC_X86_REG_IP), uc.reg_read(x86.UC_X86_REG_CS), flags & 0xFFFF)
+    uc.mem_write((uc.reg_read(x86.UC_X86_REG_SS) << 4) + sp, struct.pack("<3H", *frame))
+    uc.reg_write(x86.UC_X86_REG_SP, sp)
+    uc.reg_write(x86.UC_X86_REG_EFLAGS, flags & ~_IF_AND_TF)
+    offset, segment = struct.unpack_from("<HH", ram, 4 * number)
+    uc.reg_write(x86.UC_X86_REG_CS, segment)
+    uc.reg_write(x86.UC_X86_REG_IP, offset)

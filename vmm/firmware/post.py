@@ -16,6 +16,7 @@ from vmm.core.memory import GuestMemory
 from vmm.devices.pci import CONFIG_ADDRESS, CONFIG_DATA, PciHost
 from vmm.engine.realmode import call_far
 from vmm.firmware.romcheck import check_option_rom
+from vmm.firmware.services import install_services
 
 __all__ = ["ROM_AREA_END", "ROM_AREA_START", "ShadowedRom", "power_on_self_test"]
 
@@ -77,6 +78,7 @@ def power_on_self_test(
             f"ROM address {first_rom:#x}: expected a multiple of {_ALIGNMENT:#x} in "
             f"{ROM_AREA_START:#x}-{ROM_AREA_END:#x}"
         )
+    install_services(memory)
     config = _Config(ports)
     shadowed: list[ShadowedRom] = []
     slot = first_rom
