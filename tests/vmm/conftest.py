@@ -73,6 +73,7 @@ multiboot_header:
 	mov $\\code, %eax
 	mov $0x501, %edx
 	outl %eax, (%dx)
+	.byte 0xeb, 0xfe			# the engine goes on to the end of the block
 	.endm
 
 	.macro USER_MODE entry

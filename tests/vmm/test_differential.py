@@ -284,5 +284,5 @@ def test_random_programs(tmp_path: Path, batching: Rom, tiny_guest: Callable[...
         kind = compiled["outcome"].split(":")[0]
         outcomes[kind] = outcomes.get(kind, 0) + 1
     # Enough of them went far enough for this to mean something.
-    assert exits > 1500, (exits, outcomes)
+    assert exits > 800, (exits, outcomes)
     assert outcomes.get("passed", 0) >= len(jobs) // 4, (exits, outcomes)

@@ -6,7 +6,9 @@ no writable entry leads to a traced or protected frame, and no entry at all lead
 anywhere but to the guest's memory, an open window, or the page that reads as an
 empty bus; the levels above lead to shadow pages. What the guest clears in
 an announced table without a word may stay present until the page is released
-(Linux does that at exit), so those are counted, not refused.
+(Linux does that at exit), so those are counted, not refused. Between a store to an
+announced table and its notice the two differ: an exit there, which takes an interrupt
+in the middle of the ROM's code, is no place to check.
 """
 
 from typing import Any
