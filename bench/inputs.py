@@ -8,7 +8,7 @@ from linker.link import link
 from linker.script_parser import read_script
 from rombuilder.assembler import assemble
 from rombuilder.guest import build_guest, guest_names
-from rombuilder.rom import Flavour, build_rom
+from rombuilder.rom import Flavour, Visibility, build_rom
 from rombuilder.sources import guests_dir
 from vmi.queue import DEFAULT_CAPACITY
 from vmi.symbols import assembler_symbols
@@ -75,17 +75,19 @@ def _build(source: Path) -> bytes:
     return link([built], read_script(folder / "guest.ld")).data
 
 
-def load_rom(name: str, queue: int = DEFAULT_CAPACITY) -> RomChoice:
+def load_rom(
+    name: str, queue: int = DEFAULT_CAPACITY, visibility: Visibility = Visibility.TLB
+) -> RomChoice:
     """`none`, a flavour built from source, or a ROM image in a file.
 
-    `queue` is the capacity of the batching flavour's queue. Raises `BadDescription`
-    when `name` is none of these.
+    `queue` is the capacity of the batching flavour's queue, `visibility` says when it
+    tells of changes. Raises `BadDescription` when `name` is none of these.
     """
     if name == NO_ROM:
         return RomChoice(name)
     if name in {flavour.value for flavour in Flavour}:
         flavour = Flavour(name)
-        rom = build_rom(flavour, queue=queue)
+        rom = build_rom(flavour, queue=queue, visibility=visibility)
         return RomChoice(name, rom.data, queue if flavour is Flavour.BATCHING else None)
     image = _read(name, "ROM", ", ".join([NO_ROM, *(flavour.value for flavour in Flavour)]))
     return RomChoice(Path(name).name, image)

@@ -31,7 +31,7 @@ from vmi.header import (
 from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
 from vmi.symbols import assembler_symbols
 
-__all__ = ["Calls", "Flavour", "Rom", "build_rom", "rom_objects"]
+__all__ = ["Calls", "Flavour", "Rom", "Visibility", "build_rom", "rom_objects"]
 
 _SCRIPT = "rom.ld"
 _HEADER = "header.S"
@@ -63,6 +63,15 @@ class Calls(StrEnum):
     """Those whose native instruction costs an exit; the rest stay inline."""
 
 
+class Visibility(StrEnum):
+    """When the batching flavour tells of a change to a present page-table entry."""
+
+    TLB = "tlb"
+    """When the guest invalidates, loads CR3, or faults, as a processor with a TLB would."""
+    STRICT = "strict"
+    """When the call returns, unless the update may be deferred: the interface's letter."""
+
+
 _DEFAULT_CALLS = {Flavour.IDENTITY: Calls.ALL, Flavour.BATCHING: Calls.NEEDED}
 
 
@@ -75,6 +84,8 @@ class Rom:
     calls: Calls
     queue: int
     """Capacity of the batch queue in records; meaningless for the identity flavour."""
+    visibility: Visibility
+    """Meaningless for the identity flavour, too."""
     pci: tuple[int, int]
     """Vendor and device of the PCI device that firmware takes it from."""
     image: Image
@@ -100,7 +111,12 @@ class Rom:
 
 
 def rom_objects(
-    flavour: Flavour, *, queue: int, calls: Calls, defines: Mapping[str, int] = _NO_DEFINES
+    flavour: Flavour,
+    *,
+    queue: int,
+    calls: Calls,
+    visibility: Visibility = Visibility.TLB,
+    defines: Mapping[str, int] = _NO_DEFINES,
 ) -> list[ObjectFile]:
     """Assemble the ROM's sources, header first, the others by name.
 
@@ -111,7 +127,7 @@ def rom_objects(
         **assembler_symbols(),
         "FLAVOUR_BATCHING": int(flavour is Flavour.BATCHING),
         "CALLS_ALL": int(calls is Calls.ALL),
-        "VISIBILITY_STRICT": 0,
+        "VISIBILITY_STRICT": int(visibility is Visibility.STRICT),
         "QUEUE_CAPACITY": queue,
         **defines,
     }
@@ -124,16 +140,17 @@ def build_rom(
     *,
     queue: int = DEFAULT_CAPACITY,
     calls: Calls | None = None,
+    visibility: Visibility = Visibility.TLB,
     pci: tuple[int, int] = (VMI_VENDOR, VMI_DEVICE),
     defines: Mapping[str, int] = _NO_DEFINES,
 ) -> Rom:
     """Build a ROM from source; the same arguments give the same bytes.
 
     `queue` is the batch queue's capacity in records. `calls` defaults to all for
-    the identity flavour and to the needed ones for batching. `pci` is vendor and
-    device of the card whose ROM it is to be: firmware takes it from no other, Linux
-    takes any and warns. `defines` are further assembly-time symbols. Raises
-    `BuildError` or `LinkError`.
+    the identity flavour and to the needed ones for batching; to that alone
+    `visibility` matters. `pci` is vendor and device of the card whose ROM it is to
+    be: firmware takes it from no other, Linux takes any and warns. `defines` are
+    further assembly-time symbols. Raises `BuildError` or `LinkError`.
     """
     if not 1 <= queue <= MAX_CAPACITY:
         raise QueueCapacityError(queue, MAX_CAPACITY)
@@ -141,14 +158,14 @@ def build_rom(
     vendor, device = pci
     if not (0 <= vendor <= _WORD and 0 <= device <= _WORD):
         raise BuildError(f"PCI device {vendor:#x}:{device:#x}: each number has 16 bits")
-    identity = {"VMI_VENDOR": vendor, "VMI_DEVICE": device}
+    defines = {"VMI_VENDOR": vendor, "VMI_DEVICE": device, **defines}
     image = link(
-        rom_objects(flavour, queue=queue, calls=calls, defines={**identity, **defines}),
+        rom_objects(flavour, queue=queue, calls=calls, visibility=visibility, defines=defines),
         read_script(rom_dir() / _SCRIPT),
         position_independent=("*",),
         size_limit=MAX_IMAGE_SIZE,
     )
-    return Rom(_finish(image), flavour, calls, queue, pci, image)
+    return Rom(_finish(image), flavour, calls, queue, visibility, pci, image)
 
 
 def _finish(image: Image) -> bytes:

@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from rombuilder.errors import BuildError
-from rombuilder.rom import Calls, Flavour, Rom, build_rom
+from rombuilder.rom import Calls, Flavour, Rom, Visibility, build_rom
 from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmi.queue import DEFAULT_CAPACITY
 from vmirom.numbers import Number, PciId
+from vmirom.options import visibility_option
 
 __all__ = ["build"]
 
@@ -22,6 +23,7 @@ def _report(rom: Rom, output: Path) -> dict[str, object]:
         "flavour": rom.flavour.value,
         "calls": rom.calls.value,
         "queue": rom.queue if rom.flavour is Flavour.BATCHING else None,
+        "visibility": rom.visibility.value if rom.flavour is Flavour.BATCHING else None,
         "pci": f"{rom.pci[0]:04x}:{rom.pci[1]:04x}",
         "file": str(output),
         "size": len(rom.data),
@@ -58,6 +60,7 @@ def _report(rom: Rom, output: Path) -> dict[str, object]:
     type=click.Choice([calls.value for calls in Calls]),
     help="Calls the ROM takes over.  [default: all for identity, needed for batching]",
 )
+@visibility_option
 @click.option(
     "-o",
     "--output",
@@ -99,6 +102,7 @@ def build(
     flavour: str,
     queue: int,
     calls: str | None,
+    visibility: str,
     output: Path | None,
     map_file: Path | None,
     elf_file: Path | None,
@@ -112,6 +116,7 @@ def build(
         Flavour(flavour),
         queue=queue,
         calls=Calls(calls) if calls else None,
+        visibility=Visibility(visibility),
         pci=pci or (VMI_VENDOR, VMI_DEVICE),
     )
     output = output or Path(f"{flavour}.rom")

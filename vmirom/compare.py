@@ -7,7 +7,8 @@ import click
 from bench.compare import Comparison, NamedRun, compare, queue_cost
 from bench.inputs import load_guest, load_rom
 from bench.schema import compare_to_json
-from vmirom.options import as_json, description, machine_options, queue_option
+from rombuilder.rom import Visibility
+from vmirom.options import as_json, description, machine_options, queue_option, visibility_option
 from vmirom.output import (
     INTERRUPTED,
     number,
@@ -38,6 +39,7 @@ __all__ = ["compare_command"]
     help="ROMs, separated by commas; the first is the baseline.",
 )
 @queue_option
+@visibility_option
 @machine_options
 @click.option("--calls", "show_calls", is_flag=True, help="With --json: list the ROM's calls.")
 @as_json
@@ -45,6 +47,7 @@ def compare_command(
     guest: str,
     roms: str,
     queue: int,
+    visibility: str,
     policy: str,
     intercepts: tuple[str, ...],
     memory: int,
@@ -56,7 +59,7 @@ def compare_command(
 ) -> None:
     """Run GUEST with several ROMs and show the exits that each saved."""
     chosen = load_guest(guest)
-    choices = [load_rom(name, queue) for name in roms.split(",")]
+    choices = [load_rom(name, queue, Visibility(visibility)) for name in roms.split(",")]
     about = description(policy, intercepts, memory, append, max_instructions)
     with progress() as tell:
         result = compare(

@@ -6,11 +6,12 @@ from typing import Any, TypeVar
 
 import click
 
+from rombuilder.rom import Visibility
 from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
 from vmm.core.policy import POLICIES, policy_named
 from vmm.machine import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, MachineDescription
 
-__all__ = ["as_json", "description", "machine_options", "queue_option"]
+__all__ = ["as_json", "description", "machine_options", "queue_option", "visibility_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,6 +95,19 @@ def queue_option(function: F) -> F:
         show_default=True,
         metavar="N",
         help="Capacity of the batching ROM's queue, in records.",
+    )(function)
+
+
+def visibility_option(function: F) -> F:
+    """When the batching flavour tells the monitor of changes."""
+    return click.option(
+        "--visibility",
+        type=click.Choice([visibility.value for visibility in Visibility]),
+        default=Visibility.TLB.value,
+        show_default=True,
+        help="When the batching ROM tells of a change to a present entry: as a processor's TLB "
+        "would notice (tlb), or before the call returns unless the guest says that it may wait "
+        "(strict).",
     )(function)
 
 

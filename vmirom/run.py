@@ -8,7 +8,8 @@ import click
 from bench.compare import NamedRun
 from bench.inputs import load_guest, load_rom
 from bench.schema import run_to_json
-from vmirom.options import as_json, description, machine_options, queue_option
+from rombuilder.rom import Visibility
+from vmirom.options import as_json, description, machine_options, queue_option, visibility_option
 from vmirom.output import (
     INTERRUPTED,
     number,
@@ -39,6 +40,7 @@ __all__ = ["run"]
     help="The ROM in the machine.",
 )
 @queue_option
+@visibility_option
 @machine_options
 @click.option(
     "--check",
@@ -60,6 +62,7 @@ def run(
     guest: str,
     rom_name: str,
     queue: int,
+    visibility: str,
     policy: str,
     intercepts: tuple[str, ...],
     memory: int,
@@ -77,7 +80,7 @@ def run(
     a Multiboot image. The exit status is 0 when the guest passed its own checks, 1 when it did not.
     """
     chosen = load_guest(guest)
-    rom = load_rom(rom_name, queue)
+    rom = load_rom(rom_name, queue, Visibility(visibility))
     about = description(
         policy, intercepts, memory, append, max_instructions, check_shadow=check_shadow
     )

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rombuilder.errors import BuildError, QueueCapacityError
-from rombuilder.rom import Calls, Flavour, build_rom
+from rombuilder.rom import Calls, Flavour, Visibility, build_rom
 from vmi.header import Pcir, Pnp, RomHeader, checksum
 from vmi.queue import MAX_CAPACITY
 
@@ -86,6 +86,15 @@ def test_calls_can_be_chosen() -> None:
     chosen = build_rom(Flavour.BATCHING, calls=Calls.ALL)
     assert chosen.calls is Calls.ALL
     assert chosen.data != build_rom(Flavour.BATCHING).data
+
+
+def test_visibility_matters_to_batching_only() -> None:
+    assert build_rom().visibility is Visibility.TLB
+    strict = build_rom(visibility=Visibility.STRICT)
+    assert strict.data == build_rom(defines={"VISIBILITY_STRICT": 1}).data
+    assert strict.data != build_rom().data
+    identity = build_rom(Flavour.IDENTITY, visibility=Visibility.STRICT)
+    assert identity.data == build_rom(Flavour.IDENTITY).data
 
 
 def test_a_define_cannot_move_the_entries() -> None:

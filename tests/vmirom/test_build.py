@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from rombuilder.errors import BuildError, QueueCapacityError
-from rombuilder.rom import Flavour, build_rom
+from rombuilder.rom import Flavour, Visibility, build_rom
 from vmi.header import Pcir, RomHeader
 from vmirom.build import build
 
@@ -28,6 +28,7 @@ def test_json(tmp_path: Path) -> None:
     report = json.loads(result.output)
     assert report["schema"] == "vmirom.build/1"
     assert (report["flavour"], report["calls"], report["queue"]) == ("identity", "needed", None)
+    assert report["visibility"] is None
     assert report["size"] == image.stat().st_size
     assert report["symbols"]["rom_start"] == 0
     assert report["sections"][0]["name"] == ".header"
@@ -39,6 +40,15 @@ def test_the_file_is_named_after_the_flavour(
     monkeypatch.chdir(tmp_path)
     assert CliRunner().invoke(build, ["--queue", "8"]).exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["batching.rom"]
+
+
+@pytest.mark.parametrize("visibility", list(Visibility))
+def test_visibility(tmp_path: Path, visibility: Visibility) -> None:
+    image = tmp_path / "a.rom"
+    arguments = ["--visibility", visibility.value, "-o", str(image), "--json"]
+    result = CliRunner().invoke(build, arguments)
+    assert json.loads(result.output)["visibility"] == visibility.value
+    assert image.read_bytes() == build_rom(visibility=visibility).data
 
 
 def test_bad_input_is_left_to_the_command() -> None:
