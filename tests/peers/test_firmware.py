@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,16 +15,14 @@ from typing import Any, Final
 import pytest
 
 from rombuilder.rom import Calls, Flavour, build_rom
-from vmi.header import VMI_DEVICE, VMI_VENDOR, checksum
+from vmi.header import VMI_DEVICE, VMI_VENDOR
 
 QEMU: Final = "qemu-system-i386"
 ROM_AREA: Final = range(0xC0000, 0xE0000)
 CARD: Final = (0x8086, 0x100E)  # QEMU's e1000
 PATIENCE: Final = 60
 
-pytestmark = pytest.mark.skipif(
-    shutil.which(QEMU) is None, reason=f"{QEMU} is not installed (Debian: qemu-system-x86, seabios)"
-)
+pytestmark = pytest.mark.peer(QEMU, "/usr/share/seabios")
 
 ROMS = {
     "identity": (Flavour.IDENTITY, Calls.ALL),
@@ -35,23 +32,9 @@ ROMS = {
 }
 
 
-def image(name: str) -> bytes:
+def image(name: str, pci: tuple[int, int] = (VMI_VENDOR, VMI_DEVICE)) -> bytes:
     flavour, calls = ROMS[name]
-    return build_rom(flavour, calls=calls).data
-
-
-def summed(data: bytearray) -> bytes:
-    """The image with its byte sum made 0 again, by a reserved byte of the header."""
-    data[0x14] = (data[0x14] - checksum(bytes(data))) & 0xFF
-    return bytes(data)
-
-
-def for_card(rom: bytes, vendor: int, device: int) -> bytes:
-    """The ROM with another PCI id: SeaBIOS wants the one of the device that carries it."""
-    data = bytearray(rom)
-    pcir = int.from_bytes(data[0x18:0x1A], "little")
-    data[pcir + 4 : pcir + 8] = vendor.to_bytes(2, "little") + device.to_bytes(2, "little")
-    return summed(data)
+    return build_rom(flavour, calls=calls, pci=pci).data
 
 
 @dataclass
@@ -61,6 +44,8 @@ class Booted:
     log: str
     area: bytes
     """The option ROM area."""
+    screen: str
+    """Characters of the VGA text screen, lines of 80; whatever is there without a VGA."""
     protection: dict[int, int]
     """By 16 KiB segment, the bits of its PAM register: 1 may be read, 2 may be written."""
 
@@ -132,7 +117,7 @@ def running(*options: str) -> Iterator[subprocess.Popen[str]]:
 
 def boot(folder: Path, *options: str) -> Booted:
     """POST to the point where SeaBIOS finds nothing to boot, and what is there then."""
-    log, area = folder / "log", folder / "area"
+    log, area, screen = folder / "log", folder / "area", folder / "screen"
     debug = ("-chardev", f"file,id=s,path={log}", "-device", "isa-debugcon,iobase=0x402,chardev=s")
     with running(*debug, *options) as process:
         monitor = Monitor(process)
@@ -142,12 +127,14 @@ def boot(folder: Path, *options: str) -> Booted:
             time.sleep(0.05)
         monitor.execute("stop")
         monitor.execute("pmemsave", val=ROM_AREA.start, size=len(ROM_AREA), filename=str(area))
+        monitor.execute("pmemsave", val=0xB8000, size=80 * 25 * 2, filename=str(screen))
         # Two segments in each of the bytes 0x5A to 0x5D (Intel 82441FX, 3.2.18).
         words = monitor.configuration(0x58) | monitor.configuration(0x5C) << 32
         registers = words.to_bytes(8, "little")[2:6]
         bits = [nibble & 3 for byte in registers for nibble in (byte, byte >> 4)]
         protection = {ROM_AREA.start + 0x4000 * index: value for index, value in enumerate(bits)}
-        return Booted(text, area.read_bytes(), protection)
+        characters = screen.read_bytes()[::2].decode("latin-1")
+        return Booted(text, area.read_bytes(), characters, protection)
 
 
 def assert_in_place(booted: Booted, address: int, rom: bytes) -> None:
@@ -173,7 +160,7 @@ def test_given_by_option_rom(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ROMS)
 def test_given_by_a_pci_device(tmp_path: Path, name: str) -> None:
-    rom = for_card(image(name), *CARD)
+    rom = image(name, CARD)
     booted = boot(tmp_path, "-device", f"e1000,romfile={written(tmp_path, rom)}")
     (address,) = booted.started
     assert_in_place(booted, address, rom)
@@ -209,10 +196,12 @@ def test_several_roms_are_packed_and_each_is_whole(tmp_path: Path) -> None:
         assert_in_place(booted, address, rom)
 
 
-def test_a_vga_rom_beside_it(tmp_path: Path) -> None:
-    rom = image("batching")
+@pytest.mark.parametrize("name", ["identity", "batching"])
+def test_the_banner_on_the_screen_says_what_and_where(tmp_path: Path, name: str) -> None:
+    rom = image(name)
     booted = boot(tmp_path, "-vga", "std", "-option-rom", str(written(tmp_path, rom)))
     (address,) = booted.started
     assert "Running option rom at c000:0003" in booted.log
     assert address > ROM_AREA.start
     assert_in_place(booted, address, rom)
+    assert f"vmirom 1.0 {name} at {address:#x} " in booted.screen

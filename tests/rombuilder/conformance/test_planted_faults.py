@@ -64,7 +64,7 @@ FAULTS = [
     ("AllocatePage", "movl $0, 16(%esp)\n ret", "memory", "leaves 00 00 00 00"),
     # stack
     ("SetCR4", "mov %eax, %cr4\n ret $4", "stack", r"\+4 bytes"),
-    ("SetCR4", "mov %eax, %cr4\n push %eax\n ret", "stack", "goes to 0x.* instead of 0x"),
+    ("SetCR4", "mov %eax, %cr4\n push $0x12345678\n ret", "stack", "goes to 0x.* instead of 0x"),
     ("SetCR0", "call planted\n ret", "recursion", "calls itself"),
     ("SetCR0", "jmp planted", "runaway", "does not end within"),
     ("EnableInterrupts", "call planted\n ret", "recursion", "calls itself"),
