@@ -180,9 +180,11 @@ def test_the_call_of_the_howto_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
     row = re.search(r"^\tOFFER CALL_INB, .*$", text, re.MULTILINE)
     assert row is not None
     dispatch = folder / "dispatch.S"
-    head, condition, tail = dispatch.read_text(encoding="ascii").rpartition(".if CALLS_ALL\n")
-    assert condition
-    dispatch.write_text(f"{head}{condition}{row[0]}\n{tail}", encoding="ascii")
+    before, next_row, after = dispatch.read_text(encoding="ascii").partition(
+        "\tOFFER CALL_SetIOPLMask"
+    )
+    assert next_row
+    dispatch.write_text(f"{before}{row[0]}\n{next_row}{after}", encoding="ascii")
     monkeypatch.setattr(rombuilder.rom, "rom_dir", lambda: folder)
     found = inspect_rom(build_rom(Flavour.IDENTITY).data)
     assert not found.defects
