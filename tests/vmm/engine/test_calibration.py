@@ -1,0 +1,66 @@
+import ctypes
+import mmap
+
+import pytest
+import unicorn
+from unicorn import Uc
+from unicorn import unicorn_const as const
+from unicorn import x86_const as x86
+
+from vmm.core.errors import EngineFailure
+from vmm.engine import calibration
+from vmm.engine import unicorn as engine
+from vmm.engine.calibration import locate_state
+from vmm.engine.unicorn import UnicornEngine
+
+
+@pytest.fixture
+def uc() -> Uc:
+    uc = Uc(const.UC_ARCH_X86, const.UC_MODE_32)
+    uc.ctl_set_cpu_model(x86.UC_CPU_X86_COREDUO)
+    return uc
+
+
+@pytest.mark.parametrize(
+    ("register", "index"),
+    [(x86.UC_X86_REG_EAX, 0), (x86.UC_X86_REG_EDI, 7), (x86.UC_X86_REG_EIP, 16)],
+)
+def test_the_state_is_the_engines_own(uc: Uc, register: int, index: int) -> None:
+    found = locate_state(uc)
+    uc.reg_write(register, 0x1234567)
+    state = (ctypes.c_uint64 * 32).from_address(found.address)
+    assert state[index] == 0x1234567
+    state[index] = 0x7654321
+    assert uc.reg_read(register) == 0x7654321
+
+
+def test_calibration_leaves_no_trace(uc: Uc) -> None:
+    locate_state(uc)
+    for register in (x86.UC_X86_REG_DR0, x86.UC_X86_REG_DR3, x86.UC_X86_REG_EIP):
+        assert uc.reg_read(register) == 0
+
+
+def test_a_context_without_the_marks_is_refused(uc: Uc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_saved_context", lambda _uc: bytes(4096))
+    with pytest.raises(EngineFailure, match="not found exactly once"):
+        locate_state(uc)
+
+
+def test_a_handle_without_the_state_is_refused(uc: Uc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_read_self", lambda _address, _size: bytes(64))
+    with pytest.raises(EngineFailure, match="not found behind the engine's handle"):
+        locate_state(uc)
+
+
+def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unicorn, "__version__", "2.0.1")
+    with pytest.raises(EngineFailure, match=r"2\.0\.1 is installed"):
+        UnicornEngine(mmap.mmap(-1, 4 << 20), mmap.mmap(-1, 1 << 20))
+
+
+def test_the_windows_and_the_pool_are_apart() -> None:
+    pool = engine.POOL_ADDRESS
+    scratch = engine._SCRATCH_ADDRESS
+    window = engine.WINDOW_ADDRESS
+    assert pool + (2048 << 12) <= scratch < scratch + engine._SCRATCH_SIZE <= window
+    assert window + engine.WINDOW_COUNT * 4096 <= 1 << 32
