@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.symbols import SymbolMap
 from linker.link import link
 from linker.script_parser import read_script
 from rombuilder.assembler import assemble
@@ -14,18 +15,22 @@ from vmi.queue import DEFAULT_CAPACITY
 from vmi.symbols import assembler_symbols
 from vmm.core.errors import BadDescription
 
-__all__ = ["Guest", "RomChoice", "load_guest", "load_rom"]
+__all__ = ["Guest", "RomChoice", "load_guest", "load_initrd", "load_rom"]
 
 NO_ROM = "none"
 _SOURCE = ".S"
 
 
+_NO_SYMBOLS = SymbolMap({})
+
+
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """A guest image with the name it is reported by."""
+    """A guest image with the name it is reported by, and names for its addresses."""
 
     name: str
     image: bytes
+    symbols: SymbolMap = _NO_SYMBOLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +59,15 @@ def _read(name: str, what: str, known: str) -> bytes:
 
 
 def load_guest(name: str) -> Guest:
-    """A built-in guest, a guest in assembly (a file *.S), or a Multiboot image in a file.
+    """A built-in guest, a guest in assembly (a file *.S), or an image in a file.
 
     Raises `BadDescription` when there is none of these, `BuildError` or `LinkError`
     when the source cannot be built.
     """
     known = guest_names()
     if name in known:
-        return Guest(name, build_guest(name).data)
+        built = build_guest(name)
+        return Guest(name, built.data, SymbolMap(built.symbols))
     image = _read(name, "guest", f"the built-in guests {', '.join(known)}")
     path = Path(name)
     if path.suffix == _SOURCE:
@@ -73,6 +79,16 @@ def _build(source: Path) -> bytes:
     folder = guests_dir()
     built = assemble(source, symbols=assembler_symbols(), include_dirs=[folder, folder / "lib"])
     return link([built], read_script(folder / "guest.ld")).data
+
+
+def load_initrd(path: Path | None) -> bytes | None:
+    """The initial RAM disk in a file; raises `BadDescription` when it cannot be read."""
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadDescription(f"initrd {str(path)!r}: {error.strerror or error}") from None
 
 
 def load_rom(

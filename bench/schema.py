@@ -3,8 +3,9 @@
 from typing import Any
 
 from bench.compare import Comparison, NamedRun, queue_cost
+from bench.symbols import SymbolMap
 from vmm.core.event import Weight
-from vmm.core.ledger import ReasonCount
+from vmm.core.ledger import Ledger, ReasonCount
 
 __all__ = ["COMPARE_SCHEMA", "RUN_SCHEMA", "compare_to_json", "run_to_json"]
 
@@ -12,6 +13,7 @@ RUN_SCHEMA = "vmirom.run/1"
 COMPARE_SCHEMA = "vmirom.compare/1"
 
 Json = dict[str, Any]
+_NO_SYMBOLS = SymbolMap({})
 
 
 def _weight(row: ReasonCount) -> str:
@@ -20,7 +22,31 @@ def _weight(row: ReasonCount) -> str:
     return Weight.HEAVY if row.heavy else Weight.LIGHT
 
 
-def run_to_json(guest: str, named: NamedRun, *, calls: bool = False, places: int = 0) -> Json:
+def _exits(ledger: Ledger) -> Json:
+    return {
+        "total": ledger.total,
+        "light": ledger.light,
+        "heavy": ledger.heavy,
+        "by_reason": {
+            reason.value: {
+                "count": row.count,
+                "weight": _weight(row),
+                "light": row.light,
+                "heavy": row.heavy,
+            }
+            for reason, row in ledger.by_reason.items()
+        },
+    }
+
+
+def run_to_json(
+    guest: str,
+    named: NamedRun,
+    *,
+    calls: bool = False,
+    places: int = 0,
+    symbols: SymbolMap = _NO_SYMBOLS,
+) -> Json:
     """One run. `places` is how many of the most frequent places to list."""
     run, rom = named.run, named.rom
     ledger = run.ledger
@@ -36,20 +62,7 @@ def run_to_json(guest: str, named: NamedRun, *, calls: bool = False, places: int
         "instructions": run.instructions,
         "rom_instructions": run.rom_instructions,
         "virtual_seconds": run.virtual_ns / 1e9,
-        "exits": {
-            "total": ledger.total,
-            "light": ledger.light,
-            "heavy": ledger.heavy,
-            "by_reason": {
-                reason.value: {
-                    "count": row.count,
-                    "weight": _weight(row),
-                    "light": row.light,
-                    "heavy": row.heavy,
-                }
-                for reason, row in ledger.by_reason.items()
-            },
-        },
+        "exits": _exits(ledger),
         "engine_events": ledger.engine_events,
         "paravirt": {
             "updates": run.paravirt.updates,
@@ -63,6 +76,16 @@ def run_to_json(guest: str, named: NamedRun, *, calls: bool = False, places: int
         "memory_crc32": f"{run.memory_crc:08x}",
         "console": run.console,
     }
+    if run.phases:
+        result["phases"] = [
+            {
+                "mark": phase.mark,
+                "instructions": phase.instructions,
+                "virtual_seconds": phase.virtual_ns / 1e9,
+                "exits": _exits(phase.ledger),
+            }
+            for phase in run.phases
+        ]
     if calls:
         result["calls"] = {name: use.count for name, use in run.calls.items()}
         result["call_instructions"] = {name: use.instructions for name, use in run.calls.items()}
@@ -72,6 +95,7 @@ def run_to_json(guest: str, named: NamedRun, *, calls: bool = False, places: int
                 "reason": place.reason.value,
                 "detail": place.detail,
                 "eip": f"{place.eip:#010x}",
+                "symbol": symbols.name(place.eip),
                 "count": place.count,
             }
             for place in ledger.places[:places]

@@ -1,6 +1,7 @@
 """`vmirom compare`: the main result - exits with each ROM, and what was saved."""
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -53,6 +54,9 @@ def compare_command(
     memory: int,
     append: str,
     max_instructions: int,
+    initrd: Path | None,
+    disk: Path | None,
+    marks: tuple[str, ...],
     *,
     show_calls: bool,
     json_output: bool,
@@ -60,7 +64,7 @@ def compare_command(
     """Run GUEST with several ROMs and show the exits that each saved."""
     chosen = load_guest(guest)
     choices = [load_rom(name, queue, Visibility(visibility)) for name in roms.split(",")]
-    about = description(policy, intercepts, memory, append, max_instructions)
+    about = description(policy, intercepts, memory, append, max_instructions, initrd, disk, marks)
     with progress() as tell:
         result = compare(
             chosen, choices, about, lambda rom: tell(f"{chosen.name}, ROM {rom}"), tell.watch

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from bench.inputs import load_initrd
 from rombuilder.rom import Visibility
 from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
 from vmm.core.policy import POLICIES, policy_named
@@ -49,6 +51,25 @@ class _Text(click.ParamType[str]):
 def machine_options(function: F) -> F:
     """What every run of a machine can be given."""
     for option in (
+        click.option(
+            "--mark",
+            "marks",
+            multiple=True,
+            metavar="TEXT",
+            help="Begin a new phase when the console first prints TEXT; may be repeated.",
+        ),
+        click.option(
+            "--disk",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Image of the first IDE disk; what the guest writes to it is forgotten.",
+        ),
+        click.option(
+            "--initrd",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Initial RAM disk for a Linux guest.",
+        ),
         click.option(
             "--max-instructions",
             type=click.IntRange(min=1),
@@ -124,6 +145,9 @@ def description(
     memory: int,
     append: str,
     max_instructions: int,
+    initrd: Path | None,
+    disk: Path | None,
+    marks: tuple[str, ...],
     *,
     check_shadow: bool = False,
 ) -> MachineDescription:
@@ -134,6 +158,9 @@ def description(
     return MachineDescription(
         guest=b"",
         command_line=append,
+        initrd=load_initrd(initrd),
+        disk=disk,
+        marks=marks,
         memory=memory,
         policy=policy_named(policy).adjusted(intercepts),
         max_instructions=max_instructions,

@@ -2,12 +2,14 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
 from bench.compare import NamedRun
 from bench.inputs import load_guest, load_rom
 from bench.schema import run_to_json
+from bench.symbols import SymbolMap, read_system_map
 from rombuilder.rom import Visibility
 from vmirom.options import as_json, description, machine_options, queue_option, visibility_option
 from vmirom.output import (
@@ -19,6 +21,7 @@ from vmirom.output import (
     stderr,
     stdout,
 )
+from vmm.core.errors import BadDescription
 from vmm.core.outcome import OutcomeKind
 from vmm.machine import Machine, Run
 
@@ -28,7 +31,9 @@ __all__ = ["run"]
 @click.command(
     epilog="Examples: vmirom run forkstorm --rom batching; "
     "vmirom run guest.bin --rom rom.bin --policy npt --json; "
-    "vmirom run pagefault --rom batching --calls --places 10"
+    "vmirom run pagefault --rom batching --calls --places 10; "
+    "vmirom run bzImage --initrd init.cpio.gz --append 'console=ttyS0 panic=1' --rom batching "
+    "--symbols System.map --places 20"
 )
 @click.argument("guest")
 @click.option(
@@ -57,6 +62,20 @@ __all__ = ["run"]
     metavar="N",
     help="List the N most frequent places.",
 )
+@click.option(
+    "--symbols",
+    "system_map",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Names for --places: the kernel's System.map.",
+)
+@click.option(
+    "--console",
+    "console_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write what the guest printed to FILE as well.",
+)
 @as_json
 def run(
     guest: str,
@@ -68,7 +87,12 @@ def run(
     memory: int,
     append: str,
     max_instructions: int,
+    initrd: Path | None,
+    disk: Path | None,
+    marks: tuple[str, ...],
     place_count: int,
+    system_map: Path | None,
+    console_file: Path | None,
     *,
     check_shadow: bool,
     show_calls: bool,
@@ -76,13 +100,23 @@ def run(
 ) -> None:
     """Run GUEST and account for its exits.
 
-    GUEST is a built-in guest (see `vmirom guests`), a guest's source (a file *.S) or
-    a Multiboot image. The exit status is 0 when the guest passed its own checks, 1 when it did not.
+    GUEST is a built-in guest (see `vmirom guests`), a guest's source (a file
+    *.S), a Multiboot image, or a Linux bzImage or vmlinux. The exit status is 0 when
+    the guest passed its own checks or, as Linux does, rebooted, and 1 when it did not.
     """
     chosen = load_guest(guest)
     rom = load_rom(rom_name, queue, Visibility(visibility))
+    symbols = chosen.symbols if system_map is None else read_system_map(system_map)
     about = description(
-        policy, intercepts, memory, append, max_instructions, check_shadow=check_shadow
+        policy,
+        intercepts,
+        memory,
+        append,
+        max_instructions,
+        initrd,
+        disk,
+        marks,
+        check_shadow=check_shadow,
     )
     with progress() as tell:
         tell(f"{chosen.name}, ROM {rom.name}")
@@ -92,10 +126,14 @@ def run(
         )
         result = machine.run(tell.watch)
     named = NamedRun(rom, result)
+    if console_file is not None:
+        _write_console(console_file, result.console)
     if json_output:
-        print_json(run_to_json(chosen.name, named, calls=show_calls, places=place_count))
+        print_json(
+            run_to_json(chosen.name, named, calls=show_calls, places=place_count, symbols=symbols)
+        )
     else:
-        _print(chosen.name, named, show_calls=show_calls, place_count=place_count)
+        _print(chosen.name, named, symbols, show_calls=show_calls, place_count=place_count)
     if result.outcome.kind is OutcomeKind.INTERRUPTED:
         sys.exit(INTERRUPTED)
     if not result.outcome.ok:
@@ -103,7 +141,16 @@ def run(
         sys.exit(1)
 
 
-def _print(guest: str, named: NamedRun, *, show_calls: bool, place_count: int) -> None:
+def _write_console(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadDescription(f"console {str(path)!r}: {error.strerror or error}") from None
+
+
+def _print(
+    guest: str, named: NamedRun, symbols: SymbolMap, *, show_calls: bool, place_count: int
+) -> None:
     result = named.run
     stdout.print(
         f"{guest}, ROM {named.rom.name}, policy {result.policy.name}, engine {result.engine}: "
@@ -124,18 +171,39 @@ def _print(guest: str, named: NamedRun, *, show_calls: bool, place_count: int) -
     if show_calls:
         _print_calls(result)
     if place_count:
-        table = plain_table("reason", "at", "instruction", "exits")
+        table = plain_table("reason", "at", "instruction", "in", "exits")
+        table.columns[3].justify = "left"
         for place in ledger.places[:place_count]:
             table.add_row(
-                place.reason.value, place.detail, f"{place.eip:#010x}", number(place.count)
+                place.reason.value,
+                place.detail,
+                f"{place.eip:#010x}",
+                symbols.name(place.eip),
+                number(place.count),
             )
         stdout.print(table)
+    if result.phases:
+        _print_phases(result)
     for complaint in result.complaints:
         stderr.print(complaint, markup=False)
     if result.shadow_entries_checked:
         stdout.print(
             f"shadow checked: {number(result.shadow_entries_checked)} entries, no disagreement"
         )
+
+
+def _print_phases(result: Run) -> None:
+    table = plain_table("phase until", "instructions", "virtual s", "exits", "light", "heavy")
+    for phase in result.phases:
+        table.add_row(
+            phase.mark,
+            number(phase.instructions),
+            f"{phase.virtual_ns / 1e9:.3f}",
+            number(phase.ledger.total),
+            number(phase.ledger.light),
+            number(phase.ledger.heavy),
+        )
+    stdout.print(table)
 
 
 def _print_calls(result: Run) -> None:

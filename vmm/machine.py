@@ -4,6 +4,8 @@ import mmap
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
 
 from vmi.address import PAGE_SHIFT, PAGE_SIZE, GuestPhysical
 from vmi.header import VMI_DEVICE, VMI_VENDOR
@@ -20,9 +22,10 @@ from vmm.core.runloop import RunLoop
 from vmm.core.stop import Stop
 from vmm.core.timers import Timers
 from vmm.core.vcpu import Vcpu
+from vmm.devices.disk import DiskImage, Writes
 from vmm.engine.unicorn import POOL_ADDRESS, WINDOW_ADDRESS, UnicornEngine
 from vmm.firmware.boot import BootPlan
-from vmm.firmware.multiboot import plan_multiboot
+from vmm.firmware.guest import plan_guest
 from vmm.firmware.post import ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
 from vmm.pc import Pc
@@ -47,8 +50,10 @@ _RESERVED_FLAGS = 2
 class MachineDescription:
     """Everything that a run depends on; equal descriptions give equal counts.
 
-    `guest` is a Multiboot image, `rom` a VMI ROM image or none, `memory` is in
-    bytes, `rom_address` where firmware puts the ROM. The run is cut into phases
+    `guest` is a Multiboot image, a Linux bzImage or a vmlinux, the latter two with
+    an `initrd`; `rom` a VMI ROM image or none, `memory` is in bytes, `rom_address`
+    where firmware puts the ROM. `disk` is an image for the first IDE drive; what the
+    guest writes to it is forgotten, unless `disk_writes` says otherwise. The run is cut into phases
     where the console first prints one of `marks`. `check_shadow` compares every
     shadow entry with the guest's tables at each exit, which is slow.
     """
@@ -56,6 +61,9 @@ class MachineDescription:
     guest: bytes
     rom: bytes | None = None
     command_line: str = ""
+    initrd: bytes | None = None
+    disk: Path | None = None
+    disk_writes: Writes = Writes.OVERLAY
     memory: int = DEFAULT_MEMORY
     policy: Policy = POLICIES[0]
     rom_address: GuestPhysical = ROM_AREA_START
@@ -85,6 +93,7 @@ class Machine:
     _pool: mmap.mmap = field(init=False)
     _phases: PhaseRecorder = field(init=False)
     _checker: ShadowChecker | None = field(init=False, default=None)
+    _disk: BinaryIO | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         about = self.description
@@ -93,7 +102,7 @@ class Machine:
                 f"memory of {about.memory} bytes: expected whole pages, "
                 f"{LEAST_MEMORY >> 20}M to {MOST_MEMORY >> 20}M"
             )
-        plan = plan_multiboot(about.guest, about.memory, about.command_line)
+        plan = plan_guest(about.guest, about.memory, about.command_line, about.initrd)
         if about.rom is not None:
             check_vmi_rom(about.rom)
         self._phases = PhaseRecorder(about.marks)
@@ -111,6 +120,7 @@ class Machine:
             self.vcpu.meter.now,
             about.memory,
             about.rom,
+            self._open_disk(),
             self._console_line,
             self._interrupt_line,
             lambda: self.vcpu.request_stop(Stop.REQUEST),
@@ -121,6 +131,25 @@ class Machine:
                 self.vcpu.queue.allow(rom.address, rom.address + rom.size)
                 self.vcpu.meter.watch_rom(rom.address, rom.address + rom.size)
         self._start(plan)
+
+    def _open_disk(self) -> DiskImage | None:
+        about = self.description
+        if about.disk is None:
+            return None
+        try:
+            self._disk = (
+                about.disk.open("r+b")
+                if about.disk_writes is Writes.THROUGH
+                else about.disk.open("rb")
+            )
+        except OSError as error:
+            raise BadDescription(f"disk {str(about.disk)!r}: {error.strerror}") from None
+        return DiskImage(self._disk, about.disk_writes)
+
+    def close(self) -> None:
+        """Let go of the disk image's file."""
+        if self._disk is not None:
+            self._disk.close()
 
     def _make_vcpu(self, ports: PortBus) -> None:
         about = self.description
@@ -174,6 +203,12 @@ class Machine:
 
     def run(self, watch: Callable[[int], None] | None = None) -> Run:
         """Run the guest to its end; `watch` is told the instructions so far (see `RunLoop.run`)."""
+        try:
+            return self._run(watch)
+        finally:
+            self.close()
+
+    def _run(self, watch: Callable[[int], None] | None) -> Run:
         loop = RunLoop(self.vcpu, self.engine, self.timers, self._controller, self.pc)
         return self.result(loop.run(self.description.max_instructions, watch))
 

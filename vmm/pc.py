@@ -6,8 +6,20 @@ from vmi.address import Port
 from vmm.core.bus import PortBus
 from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.timers import Timers
+from vmm.devices.chipset import HostBridge, IdeFunction
 from vmm.devices.console import DEBUG_PORT, DebugConsole
+from vmm.devices.disk import DiskImage
 from vmm.devices.i8042 import I8042, I8042_COMMAND_PORT, I8042_DATA_PORT
+from vmm.devices.ide import (
+    IDE_CONTROL_COUNT,
+    IDE_PORT_COUNT,
+    PRIMARY_CONTROL,
+    PRIMARY_PORTS,
+    SECONDARY_CONTROL,
+    SECONDARY_PORTS,
+    IdeChannel,
+)
+from vmm.devices.idedrive import IdeDrive
 from vmm.devices.linebatch import LineBatch
 from vmm.devices.pci import CONFIG_ADDRESS, CONFIG_PORTS, PciHost
 from vmm.devices.pic import (
@@ -27,14 +39,18 @@ from vmm.devices.vmirom import VmiRomDevice
 
 __all__ = ["Pc"]
 
-_IRQ_TIMER, _IRQ_KEYBOARD, _IRQ_COM1, _IRQ_RTC = 0, 1, 4, 8
-_VMI_ROM_SLOT = 4
+_IRQ_TIMER, _IRQ_KEYBOARD, _IRQ_COM1, _IRQ_RTC, _IRQ_PRIMARY, _IRQ_SECONDARY = 0, 1, 4, 8, 14, 15
+_HOST_BRIDGE_SLOT, _IDE_SLOT, _VMI_ROM_SLOT = 0, 1, 4
+
+_PANIC = "Kernel panic - "
+_LAST_WORDS_NS = 1_000_000_000
 
 
 class Pc:
     """Every device on its ports. The first that ends the machine decides its `outcome`.
 
-    `now` answers virtual time in nanoseconds, `memory` is in bytes. `on_line` hears
+    `now` answers virtual time in nanoseconds, `memory` is in bytes; `disk` is the first
+    IDE drive. `on_line` hears
     each line of the console, `on_interrupt` each change of the CPU's interrupt line,
     `on_end` that the machine is to stop.
     """
@@ -46,6 +62,7 @@ class Pc:
         now: Callable[[], int],
         memory: int,
         rom: bytes | None,
+        disk: DiskImage | None,
         on_line: Callable[[str], None],
         on_interrupt: Callable[[bool], None],
         on_end: Callable[[], None],
@@ -55,6 +72,9 @@ class Pc:
         self._on_end = on_end
         self._reset: Outcome | None = None
         self._panic = ""
+        self._given_up = False
+        self._timers = timers
+        self._now = now
         self.interrupts = PicPair(on_interrupt)
         self.pci = PciHost()
         self.exit_port = ExitPort()
@@ -65,6 +85,17 @@ class Pc:
         pit = Pit(timers, now, self.interrupts.line(_IRQ_TIMER))
         i8042 = I8042(self.interrupts.line(_IRQ_KEYBOARD), self._reset_by)
         rtc = Rtc(timers, now, self.interrupts.line(_IRQ_RTC), memory)
+        self.pci.plug(_HOST_BRIDGE_SLOT, HostBridge())
+        self.pci.plug(_IDE_SLOT, IdeFunction())
+        primary = IdeChannel(
+            self.interrupts.line(_IRQ_PRIMARY),
+            PRIMARY_PORTS,
+            PRIMARY_CONTROL,
+            None if disk is None else IdeDrive(disk),
+        )
+        secondary = IdeChannel(
+            self.interrupts.line(_IRQ_SECONDARY), SECONDARY_PORTS, SECONDARY_CONTROL
+        )
         if rom is not None:
             self.pci.plug(_VMI_ROM_SLOT, VmiRomDevice(rom))
         for first, count, device in (
@@ -80,6 +111,10 @@ class Pc:
             (COM1, UART_PORT_COUNT, self.uart),
             (CONFIG_ADDRESS, CONFIG_PORTS, self.pci),
             (DEBUG_PORT, 1, self.debug),
+            (PRIMARY_PORTS, IDE_PORT_COUNT, primary),
+            (PRIMARY_CONTROL, IDE_CONTROL_COUNT, primary),
+            (SECONDARY_PORTS, IDE_PORT_COUNT, secondary),
+            (SECONDARY_CONTROL, IDE_CONTROL_COUNT, secondary),
             (EXIT_PORT, EXIT_PORT_COUNT, self.exit_port),
         ):
             ports.register(Port(first), count, device)
@@ -90,7 +125,7 @@ class Pc:
 
         A reset after Linux has said that it panics is the end of a panic.
         """
-        if self._reset is not None and self._panic:
+        if self._panic and (self._reset is not None or self._given_up):
             return Outcome(OutcomeKind.PANIC, self._panic)
         return self._reset or self.exit_port.outcome
 
@@ -107,9 +142,15 @@ class Pc:
 
     def _line(self, text: str) -> None:
         self._lines.append(text)
-        if "Kernel panic - " in text:
-            self._panic = text[text.index("Kernel panic") :]
+        if _PANIC in text and not self._panic:
+            self._panic = text[text.index(_PANIC) :]
+            # Linux has more to say, but unless told to reboot it never ends by itself.
+            self._timers.at(self._now() + _LAST_WORDS_NS, self._give_up)
         self._on_line(text)
+
+    def _give_up(self) -> None:
+        self._given_up = True
+        self._on_end()
 
     def _serial_output(self, data: bytes) -> None:
         for line in data.decode("latin-1").rstrip("\n").split("\n"):

@@ -9,6 +9,7 @@ cdef class BatchQueue:
     cdef unsigned int header
     cdef unsigned int capacity
     cdef unsigned int fault_page
+    cdef unsigned int fault_entry
     cdef unsigned int image_start
     cdef unsigned int image_end
     cdef readonly bint attached
@@ -20,3 +21,6 @@ cdef class BatchQueue:
 
     cpdef int drain(self) except -1
     cpdef int apply(self, unsigned int record) except -1
+    cdef int publish_fault_page(self, unsigned int address) except -1
+    cdef int check_fault_page(self) except -1
+    cdef int forget_fault_page(self) except -1

@@ -58,6 +58,7 @@ class BatchQueue:
         self.image_start = self.image_end = 0
         self.attached = False
         self.fault_page = NO_PAGE
+        self.fault_entry = 0
         self.updates = self.notices = self.drains = 0
         self.largest = 0
 
@@ -144,16 +145,18 @@ class BatchQueue:
         memory.write32(self.header + COUNT_OFFSET, in_flight)
         memory.write32(self.header + DOWNGRADE_OFFSET, 0)
         if applied:
-            self.forget_fault_page()
+            self.check_fault_page()
             self.drains += 1
             self.largest = max(self.largest, applied)
         self.shadow.flush_if_stale()
         return applied
 
     def publish_fault_page(self, address: cython.uint) -> cython.int:
-        """Tell the ROM that no translation of this page can be stale."""
+        """Tell the ROM that no translation of this page, which the latest walk found, is cached."""
         if self.attached:
             self.fault_page = address >> 12
+            self.fault_entry = self.paging.pte_address
+            self.shadow.drop_translation(address, self.fault_entry)
             self.memory.write32(
                 self.header + FAULT_PAGE_OFFSET, ((address >> 12) << 12) | FAULT_VALID
             )
@@ -166,9 +169,11 @@ class BatchQueue:
             self.memory.write32(self.header + FAULT_PAGE_OFFSET, NO_FAULT)
         return 0
 
-    def filled(self, address: cython.uint) -> cython.int:
-        """The shadow has a translation of this page again."""
-        if address >> 12 == self.fault_page:
+    def check_fault_page(self) -> cython.int:
+        """The shadow may have got translations: one of the fault page, too?"""
+        if self.fault_page != NO_PAGE and self.shadow.has_translation(
+            self.fault_page << 12, self.fault_entry
+        ):
             self.forget_fault_page()
         return 0
 

@@ -81,6 +81,7 @@ class DoorbellPort:
             self.complain(f"doorbell function {function} at {eip:#010x} does not exist")
             return 0
         self.shadow.flush_if_stale()
+        self.queue.check_fault_page()
         return ATTACHED
 
     def attach(self, address, eip):
@@ -90,6 +91,8 @@ class DoorbellPort:
         except QueueRefused as refusal:
             self.complain(f"doorbell ATTACH at {eip:#010x} refused: {refusal}")
             return 0
+        # From here on the TLB is in step, too: native stores so far have left that to the guest.
+        self.cpu.flush_tlb()
         return self.queue.offered
 
     def complain(self, text):

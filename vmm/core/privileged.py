@@ -171,6 +171,7 @@ class PrivilegedRegisters:
         if changed & CR0_WP:
             self.shadow.reset()
         elif changed >> 31:
+            self.queue.drain()
             self.shadow.load_root()
         return True
 
@@ -178,6 +179,8 @@ class PrivilegedRegisters:
         """Load the guest's CR4; false for reserved bits."""
         if value & ~CR4_KNOWN:
             return False
+        # Whatever invalidates on a processor must find the queue empty.
+        self.queue.drain()
         changed: cython.uint = value ^ self.paging.cr4
         self.paging.cr4 = value
         self.cpu.write_cr4((value & CR4_SSE) | CR4_PAE)

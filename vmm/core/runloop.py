@@ -14,6 +14,8 @@ from vmm.core.vcpu import Vcpu
 __all__ = ["Engine", "PowerSwitch", "RunLoop"]
 
 _INTERRUPT_FLAG = 0x200
+_LONGEST_IDLE_NS = 600 * 1_000_000_000
+"""A guest that sleeps longer is dead: its timers run, but wake nobody."""
 
 SLICE = 2_000_000
 """Instructions between two looks at the world outside: a fraction of a second, and no exit."""
@@ -52,6 +54,7 @@ class RunLoop:
         self._timers = timers
         self._interrupts = interrupts
         self._power = power
+        timers.on_change = self._set_deadline
 
     def run(self, max_instructions: int, watch: Callable[[int], None] | None = None) -> Outcome:
         """Run until the guest ends or `max_instructions` have passed.
@@ -79,15 +82,15 @@ class RunLoop:
 
     def _once(self, max_instructions: int) -> Outcome | None:
         vcpu = self._vcpu
+        if self._power.outcome is not None:
+            return self._power.outcome
         self._deliver_pending()
-        vcpu.deadline = self._timers.next_due()
+        self._set_deadline(self._timers.next_due())
         vcpu.instruction_limit = min(max_instructions, vcpu.meter.instructions + SLICE)
         vcpu.stop_reason = Stop.NONE
         self._engine.run(vcpu.cpu.eip())
         if vcpu.error is not None:
             raise vcpu.error
-        if self._power.outcome is not None:
-            return self._power.outcome
         reason = Stop(vcpu.stop_reason)
         passed = vcpu.meter.instructions
         if reason in {Stop.LIMIT, Stop.DEADLINE, Stop.INTERRUPT}:
@@ -103,9 +106,12 @@ class RunLoop:
                 # before the deadline, and would stand there for ever.
                 vcpu.meter.charged_ns += max(0, vcpu.deadline - vcpu.meter.now())
                 self._timer_interrupt()
-            case Stop.NONE:
+            case Stop.NONE if self._power.outcome is None:
                 raise EngineFailure(f"the engine stopped by itself at {vcpu.cpu.eip():#010x}")
         return None
+
+    def _set_deadline(self, due: int) -> None:
+        self._vcpu.deadline = due
 
     def _timer_interrupt(self) -> None:
         """Time is up: the guest is interrupted if a device has something for it."""
@@ -132,9 +138,10 @@ class RunLoop:
         where = f"at {(vcpu.cpu.eip() - 1) & 0xFFFFFFFF:#010x}"
         if not vcpu.cpu.eflags() & _INTERRUPT_FLAG:
             return Outcome(OutcomeKind.HALTED, f"HLT with interrupts off {where}")
+        since = vcpu.meter.now()
         while not self._interrupts.pending:
             due = self._timers.next_due()
-            if due == NEVER:
+            if due == NEVER or due - since > _LONGEST_IDLE_NS:
                 return Outcome(OutcomeKind.HALTED, f"HLT with nothing to wait for {where}")
             vcpu.meter.charged_ns += max(0, due - vcpu.meter.now())
             self._timers.run_due(vcpu.meter.now())

@@ -31,7 +31,10 @@ cdef class ShadowMmu:
     cdef int resolve(self, unsigned int address, unsigned int error) except -1
     cdef int fill(self, unsigned int address, bint write, bint fetch) except -1
     cdef unsigned int table(self, unsigned int address) except? 0
-    cdef int drop_translation(self, unsigned int address) except -1
+    cdef unsigned int location(self, unsigned int address) noexcept
+    cdef unsigned int copy_of(self, unsigned int entry) noexcept
+    cdef int drop_translation(self, unsigned int address, unsigned int entry) except -1
+    cdef bint has_translation(self, unsigned int address, unsigned int entry) noexcept
     cdef bint lets_fault_through(self, unsigned int address) except? True
     cdef int entry_written(self, unsigned int address) except -1
     cdef int leaf_written(self, unsigned int location, unsigned long long entry) except -1

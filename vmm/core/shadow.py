@@ -224,8 +224,10 @@ class ShadowMmu:
             if entry & PRESENT and not entry & LARGE and table < self.memory.frame_count:
                 self.pages.announced[table] = 1
 
-    def drop_translation(self, address: cython.uint) -> cython.int:
-        """Forget how the current address space maps one page."""
+    # ---- single translations
+
+    def location(self, address: cython.uint) -> cython.uint:
+        """Where the processor looks for the leaf of an address; 0 if the way there is cut."""
         pages: ShadowPages = self.pages
         directory: cython.ulonglong = pages.entries[4 * self.current + (address >> 30)]
         if not directory & PRESENT:
@@ -234,8 +236,40 @@ class ShadowMmu:
         link: cython.ulonglong = pages.entries[slot]
         if not link & PRESENT:
             return 0
-        pages.drop_leaf(512 * pages.page_index(link) + ((address >> 12) & 511))
-        return pages.flush_if_stale()
+        return 512 * pages.page_index(link) + ((address >> 12) & 511)
+
+    def copy_of(self, entry: cython.uint) -> cython.uint:
+        """Where the shadow's copy of the guest's leaf entry at `entry` is; 0 if it has none."""
+        frame: cython.uint = entry >> 12
+        if not self.memory.is_ram(frame):
+            return 0
+        index: cython.uint
+        half: cython.uint = 0
+        if self.paging.pae():
+            index = (entry & 0xFFF) >> 3
+        else:
+            index = (entry & 0xFFF) >> 2
+            half = index >> 9
+        page: cython.uint = self.pages.table_of[2 * frame + half]
+        return 512 * page + (index & 511) if page else 0
+
+    def drop_translation(self, address: cython.uint, entry: cython.uint) -> cython.int:
+        """Forget how an address is mapped by the guest's leaf entry at `entry`."""
+        location: cython.uint = self.location(address)
+        if location:
+            self.pages.drop_leaf(location)
+        location = self.copy_of(entry)
+        if location:
+            self.pages.drop_leaf(location)
+        return self.pages.flush_if_stale()
+
+    def has_translation(self, address: cython.uint, entry: cython.uint) -> cython.bint:
+        """Is there a leaf for an address, or for the guest's leaf entry at `entry`?"""
+        location: cython.uint = self.location(address)
+        if location and self.pages.entries[location] & PRESENT:
+            return True
+        location = self.copy_of(entry)
+        return location != 0 and (self.pages.entries[location] & PRESENT) != 0
 
     # ---- faults
 
@@ -274,10 +308,7 @@ class ShadowMmu:
         frame: cython.uint = paging.physical >> 12
         slot: cython.uint = 512 * self.directory(address >> 30) + ((address >> 21) & 511)
         page: cython.uint
-        if paging.large:
-            page = pages.direct(frame >> 9)
-        else:
-            page = self.table(address)
+        page = pages.direct(frame >> 9) if paging.large else self.table(address)
         # With CR0.WP clear ring 0 may write where ring 3 may only read: such an
         # entry is writable and ring 0's alone until ring 3 faults on it.
         override: cython.bint = write and not paging.writable
@@ -349,20 +380,13 @@ class ShadowMmu:
         notices, so those faults exit.
         """
         paging: GuestPaging = self.paging
-        pages: ShadowPages = self.pages
         if not paging.enabled() or not paging.pde & PRESENT or paging.large:
             return False
-        frame: cython.uint = cython.cast(cython.uint, (paging.pde & GUEST_FRAME) >> 12)
-        half: cython.uint = 0 if paging.pae() else (address >> 21) & 1
-        if not self.memory.is_ram(frame) or pages.announced[frame] or paging.pte & PRESENT:
+        frame: cython.uint = paging.pte_address >> 12
+        if not self.memory.is_ram(frame) or self.pages.announced[frame] or paging.pte & PRESENT:
             return False
-        directory: cython.ulonglong = pages.entries[4 * self.current + (address >> 30)]
-        page: cython.uint = pages.table_of[2 * frame + half]
-        if not page or not directory & PRESENT:
-            return False
-        slot: cython.uint = 512 * pages.page_index(directory) + ((address >> 21) & 511)
-        link: cython.ulonglong = pages.entries[slot]
-        return (link & PRESENT) != 0 and pages.page_index(link) == page
+        location: cython.uint = self.location(address)
+        return location != 0 and location == self.copy_of(paging.pte_address)
 
     # ---- stores to tables
 
@@ -374,19 +398,17 @@ class ShadowMmu:
         pages: ShadowPages = self.pages
         page: cython.uint
         index: cython.uint
+        location: cython.uint = self.copy_of(address)
         if self.paging.pae():
-            index = (address & 0xFFF) >> 3
-            page = pages.table_of[2 * frame]
-            if page:
-                self.leaf_written(512 * page + index, self.memory.read64(address))
+            if location:
+                self.leaf_written(location, self.memory.read64(address))
             page = pages.directory_of[4 * frame]
             if page:
-                pages.drop_link(512 * page + index)
+                pages.drop_link(512 * page + ((address & 0xFFF) >> 3))
             return 0
+        if location:
+            self.leaf_written(location, self.memory.read32(address))
         index = (address & 0xFFF) >> 2
-        page = pages.table_of[2 * frame + (index >> 9)]
-        if page:
-            self.leaf_written(512 * page + (index & 511), self.memory.read32(address))
         page = pages.directory_of[4 * frame + (index >> 8)]
         if page:
             pages.drop_link(512 * page + 2 * (index & 255))

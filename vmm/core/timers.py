@@ -11,9 +11,14 @@ NEVER = (1 << 64) - 1
 
 
 class Timers:
-    """Callbacks due at a virtual time, in nanoseconds; equal times run in order of request."""
+    """Callbacks due at a virtual time, in nanoseconds; equal times run in order of request.
+
+    `on_change` is told when the next timer is due whenever that has changed, so that
+    a timer set from inside an exit is not overslept.
+    """
 
     def __init__(self) -> None:
+        self.on_change: Callable[[int], None] = lambda _due: None
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
         self._cancelled: set[int] = set()
@@ -22,12 +27,14 @@ class Timers:
         """Run `callback` once virtual time reaches `when`; answers a key for `cancel`."""
         key = next(self._order)
         heapq.heappush(self._heap, (when, key, callback))
+        self.on_change(self.next_due())
         return key
 
     def cancel(self, key: int) -> None:
         """Forget a timer; no harm if it has run."""
         if any(entry[1] == key for entry in self._heap):
             self._cancelled.add(key)
+            self.on_change(self.next_due())
 
     def next_due(self) -> int:
         """When the next timer is due, `NEVER` if there is none."""

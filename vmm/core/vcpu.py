@@ -45,6 +45,7 @@ STOP_DEADLINE = cython.declare(cython.uint, Stop.DEADLINE)
 STOP_HALTED = cython.declare(cython.uint, Stop.HALTED)
 STOP_ERROR = cython.declare(cython.uint, Stop.ERROR)
 STOP_INTERRUPT = cython.declare(cython.uint, Stop.INTERRUPT)
+STOP_REQUEST = cython.declare(cython.uint, Stop.REQUEST)
 
 # Exit codes, AMD64 Architecture Programmer's Manual vol. 2, appendix C.
 EXIT_BASE = cython.declare(cython.uint, 0x100)
@@ -191,6 +192,10 @@ class Vcpu:
             self.after_exit()
         return 0
 
+    def is_over(self) -> cython.bint:
+        """Has the run ended already, although the engine has not returned yet?"""
+        return self.stop_reason == STOP_REQUEST or self.stop_reason == STOP_ERROR
+
     def page_fault(self, eip: cython.uint) -> cython.int:
         """A fault of the shadow tables: hidden, true, or a store to a page table."""
         shadow: ShadowMmu = self.shadow
@@ -199,7 +204,7 @@ class Vcpu:
         self.queue.drain()
         outcome: cython.int = shadow.resolve(address, self.cpu.error_code())
         if outcome == FILLED:
-            self.queue.filled(address)
+            self.queue.check_fault_page()
             return self.counters.count(SHADOW_FILL, 0, eip)
         if outcome == MADE_EXECUTABLE:
             return self.counters.count(NX_FETCH, 0, eip)
@@ -215,7 +220,6 @@ class Vcpu:
             if self.queue.attached and shadow.guest_error & WRITE_TO_PRESENT == WRITE_TO_PRESENT:
                 # As on a processor, whose faults drop the translation they came from
                 # (SDM vol. 3, section 4.10.4.1).
-                shadow.drop_translation(address)
                 self.queue.publish_fault_page(address)
             self.cpu.set_cr2(address)
             return self.delivery.deliver(PAGE_FAULT_VECTOR, shadow.guest_error, False, eip)
@@ -263,8 +267,8 @@ class Vcpu:
         # A guest without a ROM follows up with INVLPG or CR3 where it matters; a ROM
         # that was promised a shadow in step may skip that.
         if self.queue.attached:
-            self.queue.forget_fault_page()
             shadow.flush_if_stale()
+            self.queue.check_fault_page()
         return 0
 
     def exception(self, vector: cython.uint, eip: cython.uint):
@@ -304,6 +308,8 @@ class Vcpu:
 
     def port_in(self, port: cython.uint, size: cython.uint) -> cython.uint:
         """IN."""
+        if self.is_over():
+            return 0
         self.meter.charged_ns += PORT_NS
         eip: cython.uint = self.cpu.eip()
         self.check_port_right(port, eip)
@@ -318,6 +324,8 @@ class Vcpu:
 
     def port_out(self, port: cython.uint, size: cython.uint, value: cython.uint) -> cython.int:
         """OUT."""
+        if self.is_over():
+            return 0
         self.meter.charged_ns += PORT_NS
         cpu: CpuState = self.cpu
         eip: cython.uint = cpu.eip()
