@@ -10,6 +10,7 @@ from enum import IntEnum
 
 __all__ = [
     "ABSOLUTE",
+    "COMMON",
     "SYMBOL",
     "ElfFile",
     "ElfType",
@@ -29,6 +30,9 @@ _EM_386 = 3
 _PT_LOAD = 1
 ABSOLUTE = 0xFFF1
 """The section index of a symbol that is a plain number (SHN_ABS)."""
+
+COMMON = 0xFFF2
+"""The section index of a symbol that any object may give room to (SHN_COMMON)."""
 
 
 class ElfType(IntEnum):

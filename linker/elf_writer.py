@@ -5,7 +5,16 @@ Relocations are REL, as on i386: the addend lies in the relocated field.
 
 import struct
 
-from linker.elf_file import ABSOLUTE, SYMBOL, ElfFile, ElfType, SectionType, Strings, symbol_entry
+from linker.elf_file import (
+    ABSOLUTE,
+    COMMON,
+    SYMBOL,
+    ElfFile,
+    ElfType,
+    SectionType,
+    Strings,
+    symbol_entry,
+)
 from linker.objects import Binding, ObjectFile, Section, Symbol, SymbolKind
 
 __all__ = ["write_elf"]
@@ -68,7 +77,7 @@ def write_elf(obj: ObjectFile) -> bytes:
 
 
 def _symbol(symbol: Symbol, strings: Strings, indices: dict[Section, int]) -> bytes:
-    index = ABSOLUTE if symbol.absolute else 0
+    index = ABSOLUTE if symbol.absolute else COMMON if symbol.common else 0
     if symbol.section is not None:
         index = indices[symbol.section]
     # A section's symbol has no name of its own.

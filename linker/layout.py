@@ -5,6 +5,7 @@ sizes and addresses of what comes later.
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -85,6 +86,8 @@ class Layout:
     script: Script
     objects: Sequence[ObjectFile]
     definitions: dict[str, tuple[ObjectFile, Symbol]]
+    duplicates: AbstractSet[Section] = frozenset()
+    """Sections that another object has brought already; they are discarded."""
     outputs: list[Output] = field(default_factory=list)
     discarded: list[Placed] = field(default_factory=list)
     assigned: dict[str, Amount] = field(default_factory=dict)
@@ -158,7 +161,13 @@ class Layout:
             (obj, section)
             for obj in self.objects
             for section in obj.sections
-            if section.flags & SectionFlag.ALLOC
+            if section.flags & SectionFlag.ALLOC and section not in self.duplicates
+        ]
+        self.discarded += [
+            Placed(obj, section)
+            for obj in self.objects
+            for section in obj.sections
+            if section in self.duplicates
         ]
         for rule in self.script.statements:
             if not isinstance(rule, OutputSection):

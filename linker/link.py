@@ -1,6 +1,7 @@
 """Linking: objects and a script into an image."""
 
 from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
 from fnmatch import fnmatchcase
 from itertools import pairwise
 
@@ -13,13 +14,16 @@ from linker.errors import (
     RelocationOverflowError,
     UndefinedSymbolError,
 )
+from linker.got import GOT_SYMBOL, relax, table_object
 from linker.image import Image, ImageSection, ImageSymbol, Piece
 from linker.layout import Layout, Output, Placed
+from linker.merge import common_objects, duplicate_sections
 from linker.objects import (
     Binding,
     ObjectFile,
     Relocation,
     RelocationKind,
+    Section,
     SectionFlag,
     Symbol,
     SymbolKind,
@@ -41,8 +45,10 @@ def link(
     Output sections whose name matches a pattern in `position_independent` may hold
     no absolute 32-bit address. `size_limit` is in bytes. Raises a `LinkError`.
     """
-    definitions = _definitions(objects)
-    layout = Layout(script, objects, definitions)
+    objects = _completed(objects)
+    duplicates = duplicate_sections(objects)
+    definitions = _definitions(objects, duplicates)
+    layout = Layout(script, objects, definitions, duplicates)
     layout.run()
     present = [output for output in layout.outputs if output.size]
     _check_overlap(present)
@@ -79,11 +85,27 @@ def link(
     )
 
 
-def _definitions(objects: Sequence[ObjectFile]) -> dict[str, tuple[ObjectFile, Symbol]]:
+def _completed(objects: Sequence[ObjectFile]) -> list[ObjectFile]:
+    """The objects, and what they leave to the linker to make."""
+    made = common_objects(objects)
+    table = table_object(objects)
+    if table is not None:
+        made.append(table)
+    whole = list(objects)
+    for number, obj in sorted(made, key=lambda entry: -entry[0]):
+        whole.insert(number, obj)
+    return whole
+
+
+def _definitions(
+    objects: Sequence[ObjectFile], duplicates: AbstractSet[Section]
+) -> dict[str, tuple[ObjectFile, Symbol]]:
     found: dict[str, tuple[ObjectFile, Symbol]] = {}
     for obj in objects:
         for symbol in obj.symbols:
             if symbol.binding == Binding.LOCAL or not symbol.defined:
+                continue
+            if symbol.section in duplicates:
                 continue
             before = found.get(symbol.name)
             if before is None or before[1].binding == Binding.WEAK != symbol.binding:
@@ -236,7 +258,22 @@ def _relocate(
     if strict and kind is RelocationKind.R_386_32 and not is_number:
         raise AbsoluteRelocationError(place, output.name, spelling)
     offset = placed.offset + relocation.offset
-    value = address + relocation.addend
+    addend = relocation.addend
+    if kind in (RelocationKind.R_386_GOT32, RelocationKind.R_386_GOT32X):
+        relaxed = None
+        if not addend and relocation.offset >= 2:
+            relaxed = relax(data, offset, kind, absolute=is_number or not strict)
+        if relaxed is None:
+            raise ObjectError(
+                obj.name,
+                f"{at}: {kind.name} against {spelling} needs an entry of a global offset table, "
+                f"which an image has not; compile {spelling} and its users with "
+                f"-fvisibility=hidden, or declare it with that visibility",
+            )
+        kind, addend, offset = relaxed.kind, relaxed.addend, offset + relaxed.shift
+    value = address + addend
+    if kind is RelocationKind.R_386_GOTOFF:
+        value -= symbols.named(GOT_SYMBOL, place)
     if kind.relative:
         value -= output.address + offset
     # Addresses wrap at 4 GiB; what is then the smaller distance is what was meant.

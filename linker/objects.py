@@ -9,6 +9,7 @@ from enum import Enum, IntEnum, IntFlag
 
 __all__ = [
     "Binding",
+    "Group",
     "ObjectFile",
     "Relocation",
     "RelocationKind",
@@ -45,14 +46,22 @@ class SymbolKind(IntEnum):
 
 
 class RelocationKind(Enum):
-    """How a field is computed: ELF number, width in bytes, relative to its own address?"""
+    """How a field is computed: ELF number, width in bytes, relative to its own address?
+
+    GOTOFF is relative to the global offset table, GOTPC the table's own address, and
+    the two GOT32 kinds name an entry in it (see `linker.got`).
+    """
 
     R_386_32 = (1, 4, False)
     R_386_PC32 = (2, 4, True)
+    R_386_GOT32 = (3, 4, False)
+    R_386_GOTOFF = (9, 4, False)
+    R_386_GOTPC = (10, 4, True)
     R_386_16 = (20, 2, False)
     R_386_PC16 = (21, 2, True)
     R_386_8 = (22, 1, False)
     R_386_PC8 = (23, 1, True)
+    R_386_GOT32X = (43, 4, False)
 
     def __init__(self, number: int, width: int, relative: bool) -> None:  # noqa: FBT001
         self.number = number
@@ -93,7 +102,8 @@ class Symbol:
     """A name for a place or a number.
 
     `value` is an offset into `section`, or a plain number when `absolute`. With
-    neither, the symbol is wanted from elsewhere.
+    neither, the symbol is wanted from elsewhere; a `common` one is content with
+    `size` bytes of zeros aligned to `value`.
     """
 
     name: str
@@ -103,6 +113,7 @@ class Symbol:
     kind: SymbolKind = SymbolKind.NOTYPE
     size: int = 0
     absolute: bool = False
+    common: bool = False
 
     @property
     def defined(self) -> bool:
@@ -120,6 +131,14 @@ class Relocation:
     addend: int = 0
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Group:
+    """Sections that are linked once, however many objects bring a group of this name."""
+
+    signature: str
+    sections: tuple[Section, ...]
+
+
 @dataclass(eq=False, slots=True)
 class ObjectFile:
     """One relocatable object; sections and symbols in file order."""
@@ -127,6 +146,7 @@ class ObjectFile:
     name: str
     sections: list[Section] = field(default_factory=list)
     symbols: list[Symbol] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
 
     def section(self, name: str) -> Section:
         """The first section of this name; raises `KeyError`."""

@@ -1,7 +1,7 @@
 """The VMI ROM: assembled, linked, and finished with lengths and checksums."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from linker.objects import ObjectFile
 from linker.script_parser import read_script
 from rombuilder.assembler import assemble
 from rombuilder.errors import BuildError, QueueCapacityError
+from rombuilder.replace import replace_calls
 from rombuilder.sources import rom_dir
 from vmi.header import (
     BLOCK_SIZE,
@@ -35,6 +36,7 @@ __all__ = ["Calls", "Flavour", "Rom", "Visibility", "build_rom", "rom_objects"]
 
 _SCRIPT = "rom.ld"
 _HEADER = "header.S"
+_DISPATCH = "dispatch.o"
 
 # Offsets of what only a finished image knows (sources: see vmi.header).
 _ROM_LENGTH = 0x02
@@ -44,6 +46,7 @@ _NEAR_JUMP = 0xE9
 _WORD = 0xFFFF
 
 _NO_DEFINES: Mapping[str, int] = MappingProxyType({})
+_NO_REPLACEMENTS: Mapping[str, str] = MappingProxyType({})
 
 
 class Flavour(StrEnum):
@@ -116,10 +119,13 @@ def rom_objects(
     queue: int,
     calls: Calls,
     visibility: Visibility = Visibility.TLB,
+    objects: Sequence[ObjectFile] = (),
+    replace: Mapping[str, str] = _NO_REPLACEMENTS,
     defines: Mapping[str, int] = _NO_DEFINES,
 ) -> list[ObjectFile]:
-    """Assemble the ROM's sources, header first, the others by name.
+    """Assemble the ROM's sources, header first, the others by name, then `objects`.
 
+    `replace` says which functions serve which calls, in place of the ROM's own.
     Raises `BuildError`.
     """
     folder = rom_dir()
@@ -132,7 +138,11 @@ def rom_objects(
         **defines,
     }
     sources = sorted(folder.glob("*.S"), key=lambda path: (path.name != _HEADER, path.name))
-    return [assemble(source, symbols=symbols, include_dirs=[folder]) for source in sources]
+    own = [assemble(source, symbols=symbols, include_dirs=[folder]) for source in sources]
+    for obj in own:
+        if obj.name == _DISPATCH:
+            replace_calls(obj, replace)
+    return [*own, *objects]
 
 
 def build_rom(
@@ -142,6 +152,8 @@ def build_rom(
     calls: Calls | None = None,
     visibility: Visibility = Visibility.TLB,
     pci: tuple[int, int] = (VMI_VENDOR, VMI_DEVICE),
+    objects: Sequence[ObjectFile] = (),
+    replace: Mapping[str, str] = _NO_REPLACEMENTS,
     defines: Mapping[str, int] = _NO_DEFINES,
 ) -> Rom:
     """Build a ROM from source; the same arguments give the same bytes.
@@ -149,8 +161,9 @@ def build_rom(
     `queue` is the batch queue's capacity in records. `calls` defaults to all for
     the identity flavour and to the needed ones for batching; to that alone
     `visibility` matters. `pci` is vendor and device of the card whose ROM it is to
-    be: firmware takes it from no other, Linux takes any and warns. `defines` are
-    further assembly-time symbols. Raises `BuildError` or `LinkError`.
+    be: firmware takes it from no other, Linux takes any and warns. `objects` are
+    linked with the ROM's own, and `replace` has calls served by functions of theirs.
+    `defines` are further assembly-time symbols. Raises `BuildError` or `LinkError`.
     """
     if not 1 <= queue <= MAX_CAPACITY:
         raise QueueCapacityError(queue, MAX_CAPACITY)
@@ -160,12 +173,31 @@ def build_rom(
         raise BuildError(f"PCI device {vendor:#x}:{device:#x}: each number has 16 bits")
     defines = {"VMI_VENDOR": vendor, "VMI_DEVICE": device, **defines}
     image = link(
-        rom_objects(flavour, queue=queue, calls=calls, visibility=visibility, defines=defines),
+        rom_objects(
+            flavour,
+            queue=queue,
+            calls=calls,
+            visibility=visibility,
+            objects=objects,
+            replace=replace,
+            defines=defines,
+        ),
         read_script(rom_dir() / _SCRIPT),
         position_independent=("*",),
         size_limit=MAX_IMAGE_SIZE,
     )
+    if flavour is Flavour.IDENTITY and image.symbols["__data_size"]:
+        raise _unwritable(image)
     return Rom(_finish(image), flavour, calls, queue, visibility, pci, image)
+
+
+def _unwritable(image: Image) -> BuildError:
+    """Data in a flavour that has nowhere to write."""
+    piece = next(piece for piece in image.section(".data").pieces if piece.size)
+    return BuildError(
+        f"{piece.object}: section {piece.section} of {piece.size} bytes is to be written, "
+        f"and nobody makes memory of the {Flavour.IDENTITY} flavour writable"
+    )
 
 
 def _finish(image: Image) -> bytes:

@@ -1,5 +1,6 @@
-"""Peers: other people's programs and firmware that ours is compared with.
+"""What tests share: ROMs with a mistake in them, and peers.
 
+Peers are other people's programs and firmware that ours is compared with:
 `@pytest.mark.peer("gcc", "ld")` names what a test needs. Where one is missing the test is
 skipped and says which Debian package has it; in continuous integration (CI or
 VMIROM_REQUIRE_PEERS set) it fails, so that no comparison is lost unnoticed.
@@ -7,9 +8,15 @@ VMIROM_REQUIRE_PEERS set) it fails, so that no comparison is lost unnoticed.
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import rombuilder.rom
+from rombuilder.rom import Rom, build_rom
+from rombuilder.sources import rom_dir
 
 PACKAGES = {
     "as": "binutils",
@@ -17,6 +24,7 @@ PACKAGES = {
     "gdb": "gdb",
     "ld": "binutils",
     "nm": "binutils",
+    "objcopy": "binutils",
     "objdump": "binutils",
     "qemu-system-i386": "qemu-system-x86",
     "readelf": "binutils",
@@ -43,3 +51,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("CI") or os.environ.get("VMIROM_REQUIRE_PEERS"):
             pytest.fail(f"{text}; peers are required here", pytrace=False)
         pytest.skip(text)
+
+
+AlterRom = Callable[..., Rom]
+
+
+@pytest.fixture
+def altered_rom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlterRom:
+    """`altered_rom(source, old, new, **how)`: a ROM with a mistake put into one source.
+
+    `old` must be there once; `how` goes to `build_rom`.
+    """
+
+    def alter(source: str, old: str, new: str, **how: Any) -> Rom:
+        folder = tmp_path / "rom_src"
+        shutil.copytree(rom_dir(), folder)
+        path = folder / source
+        text = path.read_text()
+        assert text.count(old) == 1, f"{source} has {text.count(old)} times {old!r}"
+        path.write_text(text.replace(old, new))
+        with monkeypatch.context() as patch:
+            patch.setattr(rombuilder.rom, "rom_dir", lambda: folder)
+            return build_rom(**how)
+
+    return alter

@@ -6,11 +6,12 @@ from pathlib import Path
 import click
 
 from rombuilder.errors import BuildError
+from rombuilder.replace import load_object
 from rombuilder.rom import Calls, Flavour, Rom, Visibility, build_rom
 from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmi.queue import DEFAULT_CAPACITY
-from vmirom.numbers import Number, PciId
 from vmirom.options import visibility_option
+from vmirom.values import Number, PciId, Replacement
 
 __all__ = ["build"]
 
@@ -97,6 +98,22 @@ def _report(rom: Rom, output: Path) -> dict[str, object]:
     help="The PCI device (hex) that the image is for, so that firmware takes it from that "
     "device's ROM, e.g. 8086:100e.  [default: 15ad:0801]",
 )
+@click.option(
+    "--object",
+    "object_files",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Link an i386 ELF object, or AT&T source (*.S), with the ROM; may be repeated.",
+)
+@click.option(
+    "--replace",
+    "replacements",
+    type=Replacement(),
+    multiple=True,
+    metavar="CALL=SYMBOL",
+    help="Have a call served by a function of an --object; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def build(
     flavour: str,
@@ -108,6 +125,8 @@ def build(
     elf_file: Path | None,
     base: int,
     pci: tuple[int, int] | None,
+    object_files: tuple[Path, ...],
+    replacements: tuple[tuple[str, str], ...],
     *,
     as_json: bool,
 ) -> None:
@@ -118,6 +137,8 @@ def build(
         calls=Calls(calls) if calls else None,
         visibility=Visibility(visibility),
         pci=pci or (VMI_VENDOR, VMI_DEVICE),
+        objects=[load_object(path) for path in object_files],
+        replace=dict(replacements),
     )
     output = output or Path(f"{flavour}.rom")
     _write(output, rom.data)

@@ -146,10 +146,21 @@ def test_a_gcc_object_links_as_with_ld(tmp_path: Path) -> None:
 
 
 @pytest.mark.peer("gcc")
-def test_what_is_not_supported_is_named(tmp_path: Path) -> None:
-    common = compile_c(tmp_path, "int common;", "-fcommon")
-    with pytest.raises(ObjectError, match=r"common is a common symbol; compile with -fno-common"):
-        read_elf(common)
-    pic = compile_c(tmp_path, "extern int x; int f(void) { return x; }", "-fPIC")
-    with pytest.raises(ObjectError, match=r"\.text\+0x\w+: relocation .*GOT\w+ is not supported"):
-        read_elf(pic)
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "extern _Thread_local int x; int f(void) { return x; }",
+            r"c\.o: \.text\+0x\w+: relocation R_386_TLS_\w+ is not supported",
+        ),
+        ("_Thread_local int x = 3;", r"c\.o: section \.tdata holds thread-local data"),
+        (
+            "__attribute__((constructor)) void f(void) {}",
+            r"c\.o: section \.init_array holds constructors, which nothing would call",
+        ),
+    ],
+)
+def test_what_is_not_supported_is_named(tmp_path: Path, source: str, message: str) -> None:
+    path = compile_c(tmp_path, source, "-fPIC")
+    with pytest.raises(ObjectError, match=message):
+        read_elf(path)
