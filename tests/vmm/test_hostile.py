@@ -378,6 +378,15 @@ def test_hostile_before_paging(survive, name: str) -> None:
     assert outcome.kind in {*expected, K.FAILED, K.TRIPLE_FAULT, K.UNSUPPORTED}
 
 
+@pytest.mark.parametrize(
+    "rest",
+    ["cli\n hlt", "lidt 0x200000\n ud2", "mov $0x10, %ecx\n mov %ecx, %cr0", "outl %eax, (%dx)"],
+)
+def test_what_follows_the_end_changes_nothing(run_guest, rest: str) -> None:
+    """The engine goes on to the end of the block after the exit port was written."""
+    run_guest(f"start: PAGING\n mov $0x501, %edx\n xor %eax, %eax\n outl %eax, (%dx)\n {rest}\n")
+
+
 def test_the_limit_is_a_limit(survive) -> None:
     outcome, machine = survive("start: 1: jmp 1b\n", max_instructions=1000)
     assert outcome == Outcome(K.LIMIT, "1000 instructions have passed")

@@ -89,6 +89,10 @@ class RunLoop:
         vcpu.instruction_limit = min(max_instructions, vcpu.meter.instructions + SLICE)
         vcpu.stop_reason = Stop.NONE
         self._engine.run(vcpu.cpu.eip())
+        # What the engine ran behind the store that ended the machine, to the end of its
+        # block, is nobody's business any more.
+        if self._power.outcome is not None:
+            return self._power.outcome
         if vcpu.error is not None:
             raise vcpu.error
         reason = Stop(vcpu.stop_reason)
@@ -106,7 +110,7 @@ class RunLoop:
                 # before the deadline, and would stand there for ever.
                 vcpu.meter.charged_ns += max(0, vcpu.deadline - vcpu.meter.now())
                 self._timer_interrupt()
-            case Stop.NONE if self._power.outcome is None:
+            case Stop.NONE:
                 raise EngineFailure(f"the engine stopped by itself at {vcpu.cpu.eip():#010x}")
         return None
 
