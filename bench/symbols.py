@@ -21,7 +21,7 @@ class SymbolMap:
         self._names = [name for _, name in pairs]
 
     def name(self, address: int) -> str:
-        """ "symbol+0x12", or nothing where no symbol is near."""
+        """Answer the symbol and the distance, as in symbol+0x12; nothing where none is near."""
         index = bisect.bisect_right(self._addresses, address) - 1
         if index < 0 or address - self._addresses[index] > _REACH:
             return ""

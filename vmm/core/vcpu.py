@@ -145,6 +145,11 @@ class Vcpu:
         cpu: CpuState = self.cpu
         eip: cython.uint = cpu.eip()
         self.meter.leave_at(eip)
+        if self.is_over():
+            # A stop asked for in a port access takes effect at the end of its block;
+            # what the guest still does before that is nobody's business.
+            cpu.stop()
+            return 0
         if self.meter.instructions != self.progress:
             self.progress = self.meter.instructions
             self.idle_exits = 0
