@@ -46,7 +46,9 @@ queue_UpdatePxE:			# EAX = entry, EDX = flags
 2:	pop %eax
 	IF_FAULT_PAGE %eax, 2b, 4f
 	QUEUE_DOWNGRADE 2b
+.if !VISIBILITY_STRICT
 4:	QUEUE_FRESH 2b
+.endif
 
 # The stores and their order are the native ones; the entry's old state has to be asked first.
 	.global queue_SetPxELong

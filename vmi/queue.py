@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from vmi.address import PAGE_MASK, GuestPhysical
-from vmi.flags import PageFlag
+from vmi.flags import PageFlag, UpdateFlag
 
 __all__ = [
     "DEFAULT_CAPACITY",
     "DRAINED",
+    "FAULT_PAGE_MASK",
     "FAULT_PAGE_VALID",
     "HEADER_SIZE",
     "MAGIC",
@@ -63,9 +64,10 @@ class HeaderField(IntEnum):
     DOWNGRADE = 0x10
     """Non-zero: a queued record may take a permission or a mapping away."""
     FAULT_PAGE = 0x14
-    """Written by the monitor: the page whose translation the last write fault has
-    dropped, as `FAULT_PAGE_VALID` | its virtual address, or `NO_FAULT_PAGE`. Nothing
-    stale can be cached for it, so changing its entry takes nothing away."""
+    """Written by the monitor: the page that the last write fault on a present page came
+    from, as `FAULT_PAGE_VALID` | its virtual address, or `NO_FAULT_PAGE`. While it stands
+    here, no translation of that page is cached, neither in the shadow nor in the TLB: so
+    changing its entry takes nothing away."""
     RECORDS = 0x20
     """Where the records start."""
 
@@ -87,10 +89,20 @@ class RecordKind(IntEnum):
 _NO_FLAGS = PageFlag(0)
 
 
-FAULT_PAGE_VALID = 0x10
-"""The bit of `UpdateFlag.CURRENT_AS`, so that one exclusive-or compares both."""
-NO_FAULT_PAGE = 0xFFFFF000 | FAULT_PAGE_VALID
-"""The last page of the linear space, where no guest maps what it writes to."""
+FAULT_PAGE_VALID = UpdateFlag.PT | UpdateFlag.CURRENT_AS
+"""What the flags of an update say besides the page, if it is of that page's own entry: one
+exclusive-or compares all."""
+FAULT_PAGE_MASK = (
+    0xFFFFF000
+    | UpdateFlag.PT
+    | UpdateFlag.PD
+    | UpdateFlag.PDP
+    | UpdateFlag.PML4
+    | UpdateFlag.CURRENT_AS
+)
+"""The bits of an update's flags that are compared; a directory's entry maps more than the page."""
+NO_FAULT_PAGE = FAULT_PAGE_MASK & PAGE_MASK
+"""An entry of all levels at once: no update is of one."""
 
 
 @dataclass(frozen=True, slots=True)

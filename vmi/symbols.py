@@ -43,7 +43,7 @@ def assembler_symbols() -> dict[str, int]:
         **_members("DOORBELL", doorbell.Doorbell),
         **_members("FEATURE", doorbell.Feature),
         "QUEUE_MAGIC": queue.MAGIC,
-        "QUEUE_FAULT_PAGE_VALID": queue.FAULT_PAGE_VALID,
+        "QUEUE_FAULT_PAGE_MASK": queue.FAULT_PAGE_MASK,
         "QUEUE_NO_FAULT_PAGE": queue.NO_FAULT_PAGE,
         "QUEUE_HEADER_SIZE": queue.HEADER_SIZE,
         "QUEUE_RECORD_SIZE": queue.RECORD_SIZE,
