@@ -297,6 +297,7 @@ MEANINGS = {
     "places[].reason": "with `--places`: exits by place, most frequent first",
     "places[].detail": "port, CR, table or function",
     "places[].eip": "the instruction's address",
+    "places[].symbol": "the symbol the instruction lies in; empty where none is known",
     "places[].count": "exits there",
     "runs[]": "the runs in the order asked, each as above",
     "saved[].rom": "the run's ROM",
