@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rombuilder.probe import LOAD_ADDRESS, NUMBERS, Outcome, Probe, probe
+from rombuilder.romfile import OptionImage, has_pcir, option_images
 from vmi.address import GuestVirtual, RomOffset
 from vmi.calls import TIMER_CALLS, call_numbered
 from vmi.header import (
     BLOCK_SIZE,
+    GET_RELOC,
     LICENSES,
     ROM_SIGNATURE,
     VMI_DEVICE,
+    VMI_INIT,
     VMI_VENDOR,
     HeaderError,
     Pcir,
@@ -29,6 +32,7 @@ from vmi.relocation import RelocationAnswer, RelocationKind
 __all__ = ["CallAnswer", "Defect", "Inspection", "inspect_rom"]
 
 _API_MAJOR = 3
+_PC_AT, _EFI = 0, 3
 _PCIR_SIZE = 0x18
 _MAX_STRING = 256
 
@@ -67,12 +71,27 @@ class Inspection:
     license: str | None
     init_result: int | None
     calls: tuple[CallAnswer, ...]
+    images: tuple[OptionImage, ...]
+    """Every image in the file; the fields above are of the first."""
     defects: tuple[Defect, ...]
 
     @property
     def is_vmi(self) -> bool:
         """Does a Linux guest take it for a VMI ROM?"""
         return self.header.is_vmi
+
+    @property
+    def routines(self) -> dict[str, int]:
+        """What a guest can call, by name, as offsets into the image."""
+        if not self.is_vmi:
+            return {}
+        found: dict[str, int] = {"vmi_init": VMI_INIT, "get_reloc": GET_RELOC}
+        size = self.header.size
+        return found | {
+            call.name: call.offset
+            for call in self.calls
+            if call.offset is not None and call.offset < size
+        }
 
 
 def inspect_rom(data: bytes) -> Inspection:
@@ -90,6 +109,8 @@ def inspect_rom(data: bytes) -> Inspection:
         defects.append(Defect("checksum", f"the bytes sum to {total:#04x}, expected 0"))
     pcir, found = _pcir(header, image)
     defects += found
+    images = option_images(data)
+    defects += _image_defects(images, data)
     pnp, found = _pnp(header, image)
     defects += found
     result = None
@@ -114,8 +135,39 @@ def inspect_rom(data: bytes) -> Inspection:
         license_text,
         result,
         calls,
+        tuple(images),
         tuple(defects),
     )
+
+
+def _image_defects(images: list[OptionImage], data: bytes) -> Iterator[Defect]:
+    """What is wrong between images, and with those after the first."""
+    for number, image in enumerate(images, 1):
+        where = f"image {number} at {image.offset:#x}"
+        end = image.offset + image.size
+        if image.code_type == _EFI and image.efi is None:
+            yield Defect("efi", f"{where}: its code type is EFI, but it has no EFI header")
+        for offset, header in list(image.pnp.items())[1:]:
+            if not header.checksum_ok:
+                yield Defect("pnp-checksum", f"{where}: $PnP at {offset:#x} does not sum to 0")
+        if image.runtime_size is not None and image.runtime_size > image.size:
+            yield Defect(
+                "runtime-size",
+                f"{where}: {image.runtime_size} bytes at run time, more than its {image.size}",
+            )
+        if number == 1:
+            continue
+        if end > len(data):
+            yield Defect(
+                "truncated", f"{where} claims {image.size} bytes, the file ends at {len(data):#x}"
+            )
+        elif image.code_type == _PC_AT and checksum(data[image.offset : end]):
+            total = checksum(data[image.offset : end])
+            yield Defect("checksum", f"{where}: the bytes sum to {total:#04x}, expected 0")
+    last = images[-1].pcir if images else None
+    if last is not None and not last.is_last:
+        end = images[-1].offset + last.image_blocks * BLOCK_SIZE
+        yield Defect("last-image", f"another image is announced at {end:#x}, and there is none")
 
 
 def _string(image: bytes, offset: RomOffset) -> str | None:
@@ -137,7 +189,8 @@ def _size_defects(header: RomHeader, data: bytes) -> Iterator[Defect]:
 
 def _pcir(header: RomHeader, image: bytes) -> tuple[Pcir | None, list[Defect]]:
     offset = header.pcir_offset
-    if not offset:
+    # Outside VMI the word means something only when PCIR is there.
+    if not offset or not (header.is_vmi or has_pcir(image)):
         return None, []
     try:
         pcir = Pcir.parse(image, offset)

@@ -28,6 +28,7 @@ PACKAGES = {
     "objdump": "binutils",
     "qemu-system-i386": "qemu-system-x86",
     "readelf": "binutils",
+    "/usr/lib/ipxe/qemu": "ipxe-qemu",
     "/usr/share/seabios": "seabios",
 }
 """Programs, and paths of files, by the Debian package that has them."""

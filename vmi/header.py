@@ -78,7 +78,7 @@ _PCIR = Struct(
     "signature" / Const(PCIR_SIGNATURE),
     "vendor" / Int16ul,
     "device" / Int16ul,
-    "vpd_offset" / Int16ul,
+    "list_offset" / Int16ul,
     "length" / Int16ul,
     "revision" / Int8ul,
     "class_code" / Bytes(3),
@@ -88,6 +88,15 @@ _PCIR = Struct(
     "indicator" / Int8ul,
     Padding(2),
 )
+
+# What revision 3 adds.
+_PCIR_3 = Struct(
+    "runtime_blocks" / Int16ul,
+    "utility_offset" / Int16ul,
+    "clp_offset" / Int16ul,
+)
+_PCIR_3_OFFSET = 0x16
+_PCIR_3_REVISION = 3
 
 _PNP = Struct(
     "signature" / Const(PNP_SIGNATURE),
@@ -160,7 +169,13 @@ class RomHeader:
 
 @dataclass(frozen=True, slots=True)
 class Pcir:
-    """The PCI data structure. `class_code` is base class, subclass, interface."""
+    """The PCI data structure. `class_code` is base class, subclass, interface.
+
+    `list_offset` counts from the structure: to vital product data up to revision 2, to
+    a list of further device ids from 3 on. Only from there are the last fields used: the
+    image's size at run time in blocks, and the places of a configuration utility's header
+    and of the entry for command lines (DMTF CLP).
+    """
 
     vendor: int
     device: int
@@ -170,6 +185,11 @@ class Pcir:
     code_revision: int
     code_type: int
     indicator: int
+    revision: int = 0
+    list_offset: int = 0
+    runtime_blocks: int = 0
+    utility_offset: int = 0
+    clp_offset: int = 0
 
     @classmethod
     def parse(cls, image: bytes, offset: RomOffset) -> "Pcir":
@@ -183,6 +203,13 @@ class Pcir:
                 f"expected {PCIR_SIGNATURE!r}"
             ) from None
         interface, subclass, base = raw.class_code
+        more: dict[str, int] = {}
+        if raw.revision >= _PCIR_3_REVISION and raw.length >= _PCIR_3_OFFSET + _PCIR_3.sizeof():
+            start = offset + _PCIR_3_OFFSET
+            found = _PCIR_3.parse(_slice(image, start, _PCIR_3.sizeof(), "PCI data structure"))
+            more = {
+                name: found[name] for name in ("runtime_blocks", "utility_offset", "clp_offset")
+            }
         return cls(
             raw.vendor,
             raw.device,
@@ -192,6 +219,9 @@ class Pcir:
             raw.code_revision,
             raw.code_type,
             raw.indicator,
+            raw.revision,
+            raw.list_offset,
+            **more,
         )
 
     @property

@@ -196,3 +196,86 @@ def test_debian_option_roms() -> None:
         inspection = inspect_rom(path.read_bytes())
         assert inspection.defects == (), path
         assert inspection.header.size == path.stat().st_size
+
+
+def legacy(
+    *, blocks: int = 1, revision: int = 0, last: bool = True, code_type: int = 0, **fields: bytes
+) -> bytearray:
+    """An image of any code type; `fields` are bytes by hex offset, as at_40=b"..."."""
+    data = bytearray(blocks * 512)
+    data[:3] = bytes([0x55, 0xAA, blocks])
+    data[0x18] = 0x20
+    data[0x20:0x24] = b"PCIR"
+    data[0x24:0x28] = bytes.fromhex("86800e10")
+    data[0x2A] = 0x1C if revision >= 3 else 0x18
+    data[0x2C] = revision
+    data[0x30] = blocks
+    data[0x34] = code_type
+    data[0x35] = 0x80 if last else 0
+    for name, value in fields.items():
+        at = int(name.removeprefix("at_"), 16)
+        data[at : at + len(value)] = value
+    data[-1] = -sum(data) & 0xFF
+    return data
+
+
+def test_several_images_and_what_they_are() -> None:
+    first = legacy(
+        blocks=2, revision=3, last=False,
+        at_28=b"\x20\x00",  # the list, from PCIR
+        at_36=b"\x01\x00",  # run-time size
+        at_40=b"\x0e\x10\x0f\x10\x00\x00",
+    )  # fmt: skip
+    second = legacy(
+        blocks=3, code_type=3, at_04=bytes.fromhex("f10e00000b0064860100"), at_16=b"\x38\x00"
+    )
+    found = inspect_rom(bytes(first + second))
+    assert found.defects == ()
+    one, two = found.images
+    assert (one.offset, one.size, one.kind, one.runtime_size) == (0, 1024, "PC-AT", 512)
+    assert one.devices == (0x100E, 0x100F)
+    assert (two.offset, two.size, two.kind, two.runtime_size) == (1024, 1536, "EFI", None)
+    assert two.efi is not None
+    assert (two.efi.machine, two.efi.subsystem) == ("x64", "boot service driver")
+    assert (two.efi.compressed, two.efi.image_offset) == (True, 0x38)
+    assert two.devices == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (legacy(last=False), "last-image"),
+        (legacy(last=False) + legacy(code_type=3), "efi"),
+        (legacy(last=False) + legacy(blocks=2)[:512], "truncated"),
+        (legacy(last=False) + legacy()[:-1] + b"\x77", "checksum"),
+        (legacy(revision=3, at_36=b"\x09"), "runtime-size"),
+    ],
+)
+def test_defects_between_images(data: bytearray, code: str) -> None:
+    assert codes(bytes(data)) == [code]
+
+
+def test_a_chain_of_pnp_headers_ends_even_in_a_circle() -> None:
+    def header(following: int) -> bytes:
+        data = bytearray(b"$PnP\x10\x02" + following.to_bytes(2, "little") + bytes(24))
+        data[9] = -sum(data) & 0xFF
+        return bytes(data)
+
+    data = legacy(at_1a=b"\x60\x00", at_60=header(0x80), at_80=header(0x60))
+    found = inspect_rom(bytes(data))
+    assert list(found.images[0].pnp) == [0x60, 0x80]
+    assert found.defects == ()
+    data[0x8F] ^= 1
+    data[-1] = -sum(data[:-1]) & 0xFF
+    assert codes(bytes(data)) == ["pnp-checksum"]
+
+
+@pytest.mark.peer("/usr/lib/ipxe/qemu")
+def test_debian_network_roms() -> None:
+    for path in sorted(Path("/usr/lib/ipxe/qemu").glob("efi-*.rom")):
+        found = inspect_rom(path.read_bytes())
+        assert found.defects == (), path
+        assert [image.kind for image in found.images] == ["PC-AT", "EFI"]
+        assert found.images[0].runtime_size is not None
+        assert sum(image.size for image in found.images) == found.file_size
+        assert found.product == "iPXE"

@@ -51,3 +51,19 @@ def test_what_is_no_rom_is_left_to_the_command(tmp_path: Path) -> None:
     path.write_bytes(b"hello" * 100)
     result = CliRunner().invoke(inspect, [str(path)])
     assert "not an option ROM" in str(result.exception)
+
+
+def test_code_of_the_calls(image: Path) -> None:
+    result = CliRunner().invoke(inspect, [str(image), "--disassemble"])
+    assert result.exit_code == 0
+    assert "<GetCR2>:" in result.output
+    assert "movl %cr2, %eax" in result.output
+    elf = image.with_suffix(".elf")
+    elf.write_bytes(build_rom(Flavour.IDENTITY).elf(0xC00C8000))
+    arguments = [str(image), "--disassemble", "--symbols", str(elf), "--json"]
+    report = json.loads(CliRunner().invoke(inspect, arguments).output)
+    (routine,) = [one for one in report["code"] if "GetCR2" in one["names"]]
+    assert routine["names"] == ["GetCR2", "native_GetCR2"]
+    assert routine["instructions"][0]["code"] == "0f20d0"
+    assert report["images"][0]["kind"] == "PC-AT"
+    assert report["images"][0]["pcir"]["vendor"] == 0x15AD
