@@ -73,6 +73,16 @@ def run_to_json(
             "instructions_per_update": queue_cost(run),
         },
         "complaints": list(run.complaints),
+        "registers": {name: f"{value:#010x}" for name, value in run.registers.items()},
+        "latest": [
+            {
+                "reason": place.reason.value,
+                "detail": place.detail,
+                "eip": f"{place.eip:#010x}",
+                "symbol": symbols.name(place.eip),
+            }
+            for place in run.latest
+        ],
         "memory_crc32": f"{run.memory_crc:08x}",
         "console": run.console,
     }

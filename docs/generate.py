@@ -294,6 +294,11 @@ MEANINGS = {
     "console": "what the guest printed",
     "calls.*": "with `--calls`: times the guest entered the call",
     "call_instructions.*": "with `--calls`: instructions spent in it",
+    "registers.*": "the processor's registers at the end, by name",
+    "latest[].reason": "the last few events, the last one last: the reason each would exit for",
+    "latest[].detail": "port, CR, table, function, or the event's name",
+    "latest[].eip": "the instruction's address",
+    "latest[].symbol": "the symbol the instruction lies in; empty where none is known",
     "places[].reason": "with `--places`: exits by place, most frequent first",
     "places[].detail": "port, CR, table or function",
     "places[].eip": "the instruction's address",
@@ -306,7 +311,7 @@ MEANINGS = {
     "saved[].by_reason.*.exits": "the same for one reason",
     "saved[].by_reason.*.percent": "the same for one reason",
 }
-OPEN = {"by_reason", "engine_events", "calls", "call_instructions"}
+OPEN = {"by_reason", "engine_events", "calls", "call_instructions", "registers"}
 """Objects whose keys are names of things."""
 
 

@@ -136,7 +136,11 @@ def run(
         _print(chosen.name, named, symbols, show_calls=show_calls, place_count=place_count)
     if result.outcome.kind is OutcomeKind.INTERRUPTED:
         sys.exit(INTERRUPTED)
+    if rom.image is not None and "vmi_init" not in result.calls:
+        stderr.print(f"vmirom: {chosen.name} has not taken the ROM", markup=False)
     if not result.outcome.ok:
+        if not json_output and result.outcome.kind is not OutcomeKind.FAILED:
+            _print_state(result, symbols)
         stderr.print(f"vmirom: {chosen.name}: {result.outcome}", markup=False)
         sys.exit(1)
 
@@ -190,6 +194,22 @@ def _print(
         stdout.print(
             f"shadow checked: {number(result.shadow_entries_checked)} entries, no disagreement"
         )
+
+
+def _print_state(result: Run, symbols: SymbolMap) -> None:
+    """Where the guest stood, for one that did not end by itself."""
+    eip = result.registers["eip"]
+    stdout.print(f"at {eip:#010x} {symbols.name(eip)}", markup=False)
+    stdout.print(
+        " ".join(f"{name} {value:#x}" for name, value in result.registers.items()), markup=False
+    )
+    table = plain_table("latest events", "at", "instruction", "in")
+    table.columns[3].justify = "left"
+    for place in result.latest:
+        table.add_row(
+            place.reason.value, place.detail, f"{place.eip:#010x}", symbols.name(place.eip)
+        )
+    stdout.print(table)
 
 
 def _print_phases(result: Run) -> None:

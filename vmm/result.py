@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from vmi.calls import call_numbered
 from vmm.core.blocks import BlockMeter
-from vmm.core.event import Event
-from vmm.core.ledger import Ledger
+from vmm.core.event import REASON_OF, Event
+from vmm.core.ledger import Ledger, Place, describe
 from vmm.core.outcome import Outcome
 from vmm.core.policy import Policy
 from vmm.core.vcpu import Vcpu
@@ -54,7 +54,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The result of one run."""
+    """The result of one run.
+
+    `registers` are the processor's at the end; `latest` the last few events, exits or
+    not, the last one last.
+    """
 
     policy: Policy
     outcome: Outcome
@@ -69,6 +73,8 @@ class Run:
     rom_sha256: str | None
     guest_sha256: str
     memory_crc: int
+    registers: dict[str, int]
+    latest: tuple[Place, ...]
     phases: tuple[Phase, ...] = ()
     shadow_entries_checked: int = 0
     engine: str = "unicorn"
@@ -158,9 +164,28 @@ def collect(
         rom_sha256=None if rom is None else hashlib.sha256(rom).hexdigest(),
         guest_sha256=hashlib.sha256(guest).hexdigest(),
         memory_crc=zlib.crc32(memory),
+        registers=_registers(vcpu),
+        latest=tuple(
+            Place(REASON_OF[event], describe(event, qualifier) or event.name.lower(), eip, 1)
+            for event, qualifier, eip in vcpu.counters.recent()
+        ),
         phases=phases,
         shadow_entries_checked=checked,
     )
+
+
+def _registers(vcpu: Vcpu) -> dict[str, int]:
+    general = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+    return {
+        "eip": vcpu.cpu.eip(),
+        "eflags": vcpu.cpu.eflags(),
+        **{name: vcpu.cpu.reg(number) for number, name in enumerate(general)},
+        "cpl": vcpu.cpu.cpl(),
+        "cr0": vcpu.paging.cr0,
+        "cr2": vcpu.cpu.cr2(),
+        "cr3": vcpu.paging.cr3,
+        "cr4": vcpu.paging.cr4,
+    }
 
 
 def _call_name(meter: BlockMeter, row: int) -> str:

@@ -5,6 +5,10 @@ cdef class Counters:
     cdef unsigned int[::1] place_qualifier
     cdef unsigned int[::1] place_eip
     cdef unsigned long long[::1] place_count
+    cdef unsigned int[::1] recent_event
+    cdef unsigned int[::1] recent_qualifier
+    cdef unsigned int[::1] recent_eip
+    cdef unsigned long long seen
     cdef unsigned int used
     cdef unsigned long long elsewhere
 

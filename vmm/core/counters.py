@@ -14,6 +14,10 @@ EVENTS = cython.declare(cython.uint, len(Event))
 PLACES = cython.declare(cython.uint, 1 << 15)
 PLACES_MASK = cython.declare(cython.uint, (1 << 15) - 1)
 PLACES_LIMIT = cython.declare(cython.uint, (1 << 15) - (1 << 13))
+RDTSC = cython.declare(cython.uint, Event.RDTSC)
+# How many of the latest events are remembered one by one.
+RECENT = cython.declare(cython.uint, 16)
+RECENT_MASK = cython.declare(cython.uint, 15)
 
 
 @cython.final
@@ -28,11 +32,22 @@ class Counters:
         self.place_qualifier = array("I", bytes(4 * PLACES))
         self.place_eip = array("I", bytes(4 * PLACES))
         self.place_count = array("Q", bytes(8 * PLACES))
+        self.recent_event = array("I", bytes(4 * RECENT))
+        self.recent_qualifier = array("I", bytes(4 * RECENT))
+        self.recent_eip = array("I", bytes(4 * RECENT))
+        self.seen = 0
         self.used = 0
         self.elsewhere = 0
 
     def count(self, event: cython.uint, qualifier: cython.uint, eip: cython.uint) -> cython.int:
         """Count one event."""
+        if event != RDTSC:
+            # A guest that waits reads the time and nothing else; that says little.
+            latest: cython.uint = cython.cast(cython.uint, self.seen & RECENT_MASK)
+            self.recent_event[latest] = event
+            self.recent_qualifier[latest] = qualifier
+            self.recent_eip[latest] = eip
+            self.seen += 1
         self.events[event] += 1
         slot: cython.uint = (event * 40503 + qualifier * 2654435 + eip * 31) & PLACES_MASK
         while self.place_count[slot]:
@@ -72,6 +87,18 @@ class Counters:
             for i in range(EVENTS)
             if self.events[i]
         }
+
+    def recent(self):
+        """[(event, qualifier, eip)] of the latest events, the last one last."""
+        first = max(0, int(self.seen) - int(RECENT))
+        return [
+            (
+                Event(self.recent_event[i & RECENT_MASK]),
+                int(self.recent_qualifier[i & RECENT_MASK]),
+                int(self.recent_eip[i & RECENT_MASK]),
+            )
+            for i in range(first, int(self.seen))
+        ]
 
     def places(self):
         """[(event, qualifier, eip, count)], most frequent first, and the count elsewhere."""

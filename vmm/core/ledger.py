@@ -7,7 +7,7 @@ from vmi.doorbell import Doorbell
 from vmm.core.event import REASON_OF, Event, Reason
 from vmm.core.policy import Policy
 
-__all__ = ["Ledger", "Place", "ReasonCount"]
+__all__ = ["Ledger", "Place", "ReasonCount", "describe"]
 
 
 @dataclass(slots=True)
@@ -36,7 +36,8 @@ class Place:
 _DOORBELL_NAMES = {int(function): function.name for function in Doorbell}
 
 
-def _detail(event: Event, qualifier: int) -> str:
+def describe(event: Event, qualifier: int) -> str:
+    """What was accessed: port, size and direction, a table, a register, a function."""
     match event:
         case Event.IO:
             direction = "out" if qualifier >> 24 else "in"
@@ -93,7 +94,9 @@ class Ledger:
                 ledger.engine_events[event.name.lower()] = count
         for event, qualifier, eip, count in places:
             if event in policy.exits:
-                ledger.places.append(Place(REASON_OF[event], _detail(event, qualifier), eip, count))
+                ledger.places.append(
+                    Place(REASON_OF[event], describe(event, qualifier), eip, count)
+                )
         return ledger
 
     @property

@@ -82,8 +82,9 @@ class RunLoop:
 
     def _once(self, max_instructions: int) -> Outcome | None:
         vcpu = self._vcpu
-        if self._power.outcome is not None:
-            return self._power.outcome
+        ended = self._power.outcome
+        if ended is not None:
+            return ended
         self._deliver_pending()
         self._set_deadline(self._timers.next_due())
         vcpu.instruction_limit = min(max_instructions, vcpu.meter.instructions + SLICE)
@@ -91,8 +92,9 @@ class RunLoop:
         self._engine.run(vcpu.cpu.eip())
         # What the engine ran behind the store that ended the machine, to the end of its
         # block, is nobody's business any more.
-        if self._power.outcome is not None:
-            return self._power.outcome
+        ended = self._power.outcome
+        if ended is not None:
+            return ended
         if vcpu.error is not None:
             raise vcpu.error
         reason = Stop(vcpu.stop_reason)
