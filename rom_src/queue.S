@@ -12,8 +12,10 @@
 #	AllocatePage, ReleasePage		13, 14
 #
 # Interrupts may come between any two instructions and may make any call, drains included; there
-# is no cli.  What is weak: an NMI handler that updates page tables is safe in the queue but may
-# still find CR3 and its cached copy apart; and all this is for one processor.
+# is no cli.  What is weak: a handler that maps anew the very entry whose clearing it interrupted
+# finds nothing to invalidate, so the old translation stays until the interrupted caller invalidates,
+# as it will; an NMI handler that updates page tables is safe in the queue but may still find CR3 and
+# its cached copy apart; and all this is for one processor.
 #
 # With OMIT_FLUSH, a symbol for tests, the news is thrown away: a guest must then notice that its
 # updates had no effect, or the host's shadow is not one.  With UNANNOUNCED no page is ever announced

@@ -15,7 +15,7 @@ import pytest
 import unicorn
 from unicorn import x86_const as x86
 
-from rombuilder.rom import Calls, Flavour, Rom, build_rom
+from rombuilder.rom import Calls, Flavour, Rom, Visibility, build_rom
 from vmi.calls import call_named
 from vmi.doorbell import PORT, SIGNATURE, Doorbell, Feature
 from vmi.header import GET_RELOC, VMI_INIT
@@ -46,17 +46,29 @@ ALL_FEATURES: Final = Feature.ATTACHED | Feature.SHADOW | Feature.IN_STEP
 
 
 @functools.cache
-def _build(flavour: Flavour, calls: Calls, queue: int, defines: tuple[tuple[str, int], ...]) -> Rom:
-    return build_rom(flavour, queue=queue, calls=calls, defines=dict(defines))
+def _build(
+    flavour: Flavour,
+    calls: Calls,
+    queue: int,
+    visibility: Visibility,
+    defines: tuple[tuple[str, int], ...],
+) -> Rom:
+    return build_rom(
+        flavour, queue=queue, calls=calls, visibility=visibility, defines=dict(defines)
+    )
 
 
 @dataclass
 class Queue:
-    """The monitor's side of the queue, after vmi/queue.py."""
+    """The monitor's side of the queue, after vmi/queue.py.
+
+    `listener` is told each record as it is applied.
+    """
 
     machine: Machine
     address: int
     applied: list[int] = field(default_factory=list)
+    listener: Callable[[int], None] = lambda _record: None
 
     def word(self, offset: int) -> int:
         return self.machine.read(self.address + offset)
@@ -83,11 +95,14 @@ class Queue:
         words = [self.word(HeaderField.RECORDS + 4 * slot) for slot in slots]
         return [word for word in words if word not in (0, DRAINED)]
 
+    def apply(self, record: int) -> None:
+        self.applied.append(record)
+        self.listener(record)
+
     def drain(self) -> None:
         in_use = min(self.count, self.capacity)
         offsets = [HeaderField.RECORDS + 4 * slot for slot in range(in_use)]
         words = [self.word(offset) for offset in offsets]
-        self.applied += [word for word in words if word not in (0, DRAINED)]
         in_flight = [slot for slot, word in enumerate(words) if word == 0]
         keep = in_flight[-1] + 1 if in_flight else 0
         for slot, offset in enumerate(offsets):
@@ -95,6 +110,9 @@ class Queue:
             self.set_word(offset, left)
         self.set_word(HeaderField.COUNT, keep)
         self.set_word(HeaderField.DOWNGRADE, 0)
+        for word in words:
+            if word not in (0, DRAINED):
+                self.apply(word)
 
 
 @dataclass
@@ -169,9 +187,9 @@ class Machine:
         assert self.queue is not None
         self.queue.drain()
         if ring.function is Doorbell.QUEUE_FULL:
-            self.queue.applied.append(ring.argument)
+            self.queue.apply(ring.argument)
         elif ring.function is Doorbell.UPDATE_ENTRY:
-            self.queue.applied.append(ring.argument - LINEAR_BASE | 1)
+            self.queue.apply(ring.argument - LINEAR_BASE | 1)
         return 1
 
     def _attach(self, address: int) -> int:
@@ -324,20 +342,31 @@ MachineFactory = Callable[..., Machine]
 
 @pytest.fixture
 def machine() -> MachineFactory:
-    """`machine(flavour, calls=, queue=, features=, base=, **defines)`, VMI initialised."""
+    """`machine(flavour, calls=, queue=, visibility=, features=, base=, rom=, **defines)`.
+
+    VMI is initialised. `rom` takes the place of a ROM built as described.
+    """
 
     def make(
         flavour: str = "batching",
         *,
         calls: str | None = None,
         queue: int = 8,
+        visibility: str = "tlb",
         features: Feature | None = ALL_FEATURES,
         base: int = ROM_BASE,
+        rom: Rom | None = None,
         **defines: Any,
     ) -> Machine:
         chosen = Flavour(flavour)
         default = Calls.ALL if chosen is Flavour.IDENTITY else Calls.NEEDED
-        rom = _build(chosen, Calls(calls) if calls else default, queue, tuple(defines.items()))
+        rom = rom or _build(
+            chosen,
+            Calls(calls) if calls else default,
+            queue,
+            Visibility(visibility),
+            tuple(defines.items()),
+        )
         made = Machine(rom, features, base)
         assert made.init() == 0
         return made

@@ -6,7 +6,7 @@ import pytest
 
 from vmi.calls import CALLS, PORT_CALLS, TIMER_CALLS
 from vmi.doorbell import Doorbell, Feature
-from vmi.queue import HeaderField
+from vmi.queue import NO_FAULT_PAGE, HeaderField
 from vmi.relocation import RelocationKind
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ QUEUED = {
     "InvalPage",
     "FlushTLB",
     "SetLinearMapping",
-    "SetLazyMode",
 }
 
 
@@ -83,9 +82,14 @@ def test_batching_offers_what_saves_an_exit(machine: MachineFactory) -> None:
     answers = kinds(made)
     names = {call.number: call.name for call in CALLS}
     calls = {names[n] for n, kind in answers.items() if kind is RelocationKind.CALL_REL}
-    assert calls == QUEUED
+    assert calls == QUEUED, "leaving lazy mode is no point where anything is due"
     assert {n for n, kind in answers.items() if kind is RelocationKind.JUMP_REL} == JUMPS
     assert [n for n, kind in answers.items() if kind is RelocationKind.NOP] == [65]
+
+
+def test_strict_batching_offers_lazy_mode_too(machine: MachineFactory) -> None:
+    plain, strict = machine("batching"), machine("batching", visibility="strict")
+    assert offered(strict) == offered(plain) | {73}
 
 
 def test_batching_all_offers_native_calls_too(machine: MachineFactory) -> None:
@@ -94,6 +98,9 @@ def test_batching_all_offers_native_calls_too(machine: MachineFactory) -> None:
     assert made.reloc(65).kind is RelocationKind.NOP
     assert made.reloc("SetPxE").address == made.symbol("queue_SetPxE")
     assert made.reloc("CPUID").address == made.symbol("native_CPUID")
+    assert made.reloc("SetLazyMode").address == made.symbol("native_SetLazyMode")
+    strict = machine("batching", calls="all", visibility="strict")
+    assert strict.reloc("SetLazyMode").address == strict.symbol("queue_SetLazyMode")
 
 
 @pytest.mark.parametrize("features", [None, Feature(0)])
@@ -123,6 +130,7 @@ def test_attach_names_the_queue(machine: MachineFactory) -> None:
     assert queue.capacity == 100
     assert queue.count == 0
     assert not queue.downgrade
+    assert queue.word(HeaderField.FAULT_PAGE) == NO_FAULT_PAGE
     assert len(made.data_range) >= HeaderField.RECORDS + 4 * 100
 
 
@@ -132,6 +140,7 @@ def test_the_header_words_are_where_the_protocol_says(machine: MachineFactory) -
     assert start == symbols["__data_start"]
     assert symbols["queue_count"] - start == HeaderField.COUNT
     assert symbols["queue_downgrade"] - start == HeaderField.DOWNGRADE
+    assert symbols["queue_fault_page"] - start == HeaderField.FAULT_PAGE
     assert symbols["queue_records"] - start == HeaderField.RECORDS
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rombuilder.guest import build_guest, guest_names
-from rombuilder.rom import Calls, Flavour, build_rom
+from rombuilder.rom import Calls, Flavour, Visibility, build_rom
 from rombuilder.sources import guests_dir, rom_dir
 from vmi.queue import DEFAULT_CAPACITY
 from vmi.symbols import assembler_symbols, render
@@ -36,18 +36,25 @@ def gnu_build(
 
 
 @pytest.mark.parametrize("calls", list(Calls))
-@pytest.mark.parametrize("flavour", list(Flavour))
-def test_rom(tmp_path: Path, flavour: Flavour, calls: Calls) -> None:
+@pytest.mark.parametrize(
+    ("flavour", "visibility"),
+    [
+        (Flavour.IDENTITY, Visibility.TLB),
+        (Flavour.BATCHING, Visibility.TLB),
+        (Flavour.BATCHING, Visibility.STRICT),
+    ],
+)
+def test_rom(tmp_path: Path, flavour: Flavour, visibility: Visibility, calls: Calls) -> None:
     symbols = {
         **assembler_symbols(),
         "FLAVOUR_BATCHING": int(flavour is Flavour.BATCHING),
         "CALLS_ALL": int(calls is Calls.ALL),
-        "VISIBILITY_STRICT": 0,
+        "VISIBILITY_STRICT": int(visibility is Visibility.STRICT),
         "QUEUE_CAPACITY": DEFAULT_CAPACITY,
     }
     sources = sorted(rom_dir().glob("*.S"), key=lambda path: (path.name != "header.S", path.name))
     gnu = gnu_build(tmp_path, sources, rom_dir() / "rom.ld", symbols, rom_dir())
-    ours = build_rom(flavour, calls=calls).image.data
+    ours = build_rom(flavour, calls=calls, visibility=visibility).image.data
     assert gnu == ours
 
 

@@ -177,9 +177,19 @@ CASES = {
 }
 
 
-def start(machine: MachineFactory, case: Case, filled: int) -> tuple[Machine, list[int]]:
+CASES_BY_VISIBILITY = [
+    (visibility, name)
+    for visibility in ("tlb", "strict")
+    for name, case in CASES.items()
+    if visibility == "strict" or not case.lazy
+]
+
+
+def start(
+    machine: MachineFactory, case: Case, filled: int, visibility: str = "tlb"
+) -> tuple[Machine, list[int]]:
     """A machine about to make the call, with `filled` records in its queue."""
-    made = machine("batching", queue=CAPACITY)
+    made = machine("batching", queue=CAPACITY, visibility=visibility)
     made.map_linear()
     told: list[int] = []
     for name in ("SetPxE", "InvalPage", "SetCR3"):
@@ -215,12 +225,12 @@ def check_nothing_lost(made: Machine, told: list[int]) -> None:
 
 @pytest.mark.parametrize("filled", [0, 3, CAPACITY - 1, CAPACITY])
 @pytest.mark.parametrize("handler", HANDLERS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("visibility", "name"), CASES_BY_VISIBILITY)
 def test_no_update_is_lost(
-    machine: MachineFactory, name: str, handler: Handler, filled: int
+    machine: MachineFactory, visibility: str, name: str, handler: Handler, filled: int
 ) -> None:
     case = CASES[name]
-    made, before = start(machine, case, filled)
+    made, before = start(machine, case, filled, visibility)
     restore = made.snapshot()
     for boundary in range(1, length(made)):
         restore()
@@ -241,13 +251,14 @@ def test_no_update_is_lost(
 
 @pytest.mark.parametrize("handler", [drain, update_and_drain, overflow, drain_and_update])
 @pytest.mark.parametrize("inner", [drain, update_and_drain, overflow])
+@pytest.mark.parametrize("visibility", ["tlb", "strict"])
 def test_interrupts_within_interrupts(
-    machine: MachineFactory, handler: Handler, inner: Handler
+    machine: MachineFactory, visibility: str, handler: Handler, inner: Handler
 ) -> None:
     """The handler's own SetPxE is interrupted in turn, between any two instructions."""
     case = CASES["SetPxE clear, DEFER"]
-    nested_steps = length(start(machine, CASES["SetPxE new"], 0)[0])
-    made, before = start(machine, case, 2)
+    nested_steps = length(start(machine, CASES["SetPxE new"], 0, visibility)[0])
+    made, before = start(machine, case, 2, visibility)
     restore = made.snapshot()
     for boundary in range(5, length(made)):
         for nested_boundary in range(5, nested_steps):
@@ -281,7 +292,7 @@ def test_interrupts_within_interrupts(
 @pytest.mark.parametrize("handler", [drain, downgrade, update_and_drain])
 def test_leaving_lazy_mode_interrupted(machine: MachineFactory, handler: Handler) -> None:
     case = Case("SetLazyMode", 0, {"eax": LazyMode.NONE}, lazy=True)
-    made, _ = start(machine, case, 0)
+    made, _ = start(machine, case, 0, "strict")
     made.write(TABLE, PRESENT)
     made.call("SetPxE", eax=0, edx=TABLE, ecx=1)
     made.prepare(made.address_of("SetLazyMode"), eax=LazyMode.NONE)
