@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from rombuilder.errors import BuildError, QueueCapacityError
 from rombuilder.rom import Flavour, Visibility, build_rom
@@ -11,9 +11,14 @@ from vmi.header import Pcir, RomHeader
 from vmirom.build import build
 
 
+def invoke(arguments: list[str]) -> Result:
+    """The verb by itself; the options for help are the group's, and click remembers them."""
+    return CliRunner().invoke(build, arguments, help_option_names=["-h", "--help"])
+
+
 def test_build_writes_image_and_map(tmp_path: Path) -> None:
     image, map_file = tmp_path / "a.rom", tmp_path / "a.map"
-    result = CliRunner().invoke(build, ["-o", str(image), "--map", str(map_file)])
+    result = invoke(["-o", str(image), "--map", str(map_file)])
     assert result.exit_code == 0
     digest = hashlib.sha256(image.read_bytes()).hexdigest()
     size = image.stat().st_size
@@ -24,7 +29,7 @@ def test_build_writes_image_and_map(tmp_path: Path) -> None:
 def test_json(tmp_path: Path) -> None:
     image = tmp_path / "a.rom"
     arguments = ["--flavour", "identity", "--calls", "needed", "-o", str(image), "--json"]
-    result = CliRunner().invoke(build, arguments)
+    result = invoke(arguments)
     report = json.loads(result.output)
     assert report["schema"] == "vmirom.build/1"
     assert (report["flavour"], report["calls"], report["queue"]) == ("identity", "needed", None)
@@ -38,7 +43,7 @@ def test_the_file_is_named_after_the_flavour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert CliRunner().invoke(build, ["--queue", "8"]).exit_code == 0
+    assert invoke(["--queue", "8"]).exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["batching.rom"]
 
 
@@ -46,28 +51,28 @@ def test_the_file_is_named_after_the_flavour(
 def test_visibility(tmp_path: Path, visibility: Visibility) -> None:
     image = tmp_path / "a.rom"
     arguments = ["--visibility", visibility.value, "-o", str(image), "--json"]
-    result = CliRunner().invoke(build, arguments)
+    result = invoke(arguments)
     assert json.loads(result.output)["visibility"] == visibility.value
     assert image.read_bytes() == build_rom(visibility=visibility).data
 
 
 def test_bad_input_is_left_to_the_command() -> None:
-    result = CliRunner().invoke(build, ["--queue", "0"])
+    result = invoke(["--queue", "0"])
     assert isinstance(result.exception, QueueCapacityError)
-    result = CliRunner().invoke(build, ["-o", "/nonexistent/a.rom"])
+    result = invoke(["-o", "/nonexistent/a.rom"])
     assert isinstance(result.exception, BuildError)
     assert str(result.exception) == "/nonexistent/a.rom: No such file or directory"
-    assert CliRunner().invoke(build, ["--flavour", "other"]).exit_code == 2
+    assert invoke(["--flavour", "other"]).exit_code == 2
 
 
 def test_elf_at_a_base(tmp_path: Path) -> None:
     elf = tmp_path / "a.elf"
     image = tmp_path / "a.rom"
     arguments = ["-o", str(image), "--elf", str(elf), "--base", "0xC00C8000"]
-    assert CliRunner().invoke(build, arguments).exit_code == 0
+    assert invoke(arguments).exit_code == 0
     assert elf.read_bytes() == build_rom(Flavour.BATCHING).elf(0xC00C8000)
     for base in ("here", "-1", "0x100000000"):
-        result = CliRunner().invoke(build, ["--base", base])
+        result = invoke(["--base", base])
         assert result.exit_code == 2
         assert repr(base) in result.output
 
@@ -75,11 +80,11 @@ def test_elf_at_a_base(tmp_path: Path) -> None:
 def test_pci_device(tmp_path: Path) -> None:
     image = tmp_path / "a.rom"
     arguments = ["-o", str(image), "--pci", "8086:100E", "--json"]
-    result = CliRunner().invoke(build, arguments)
+    result = invoke(arguments)
     assert json.loads(result.output)["pci"] == "8086:100e"
     pcir = Pcir.parse(image.read_bytes(), RomHeader.parse(image.read_bytes()).pcir_offset)
     assert (pcir.vendor, pcir.device) == (0x8086, 0x100E)
     for bad in ("8086", "8086:10000", "e1000:x"):
-        result = CliRunner().invoke(build, ["--pci", bad])
+        result = invoke(["--pci", bad])
         assert result.exit_code == 2
         assert f"{bad!r}: expected two hex numbers" in result.output
