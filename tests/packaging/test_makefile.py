@@ -64,6 +64,9 @@ def test_an_edit_of_a_hot_module_is_compiled(tmp_path: Path) -> None:
     source.write_text("def answer():\n    return 1\n", encoding="ascii")
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "vmirom").mkdir()
+    for name in ("__init__.py", "version.py"):
+        shutil.copy(ROOT / "vmirom" / name, tmp_path / "vmirom")
     binaries = tmp_path / ".venv" / "bin"
     binaries.mkdir(parents=True)
     python = binaries / "python"
