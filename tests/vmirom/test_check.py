@@ -2,11 +2,16 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from rombuilder.errors import BuildError
 from rombuilder.rom import Calls, Flavour, build_rom
 from vmirom.check import check
+
+
+def invoke(arguments: list[str]) -> Result:
+    """The verb by itself; the options for help are the group's, and click remembers them."""
+    return CliRunner().invoke(check, arguments, help_option_names=["-h", "--help"])
 
 
 @pytest.fixture(name="image")
@@ -28,7 +33,7 @@ def spoil(image: Path) -> None:
 
 
 def test_conformant(image: Path) -> None:
-    result = CliRunner().invoke(check, [str(image), "--states", "2", "--seed", "5"])
+    result = invoke([str(image), "--states", "2", "--seed", "5"])
     assert result.exit_code == 0, result.output
     expected = f"{image}: conformant (2 calls at 6 load addresses, 24 runs, seed 5)\n"
     assert result.output == expected
@@ -36,7 +41,7 @@ def test_conformant(image: Path) -> None:
 
 def test_findings(image: Path) -> None:
     spoil(image)
-    result = CliRunner().invoke(check, [str(image), "--states", "2"])
+    result = invoke([str(image), "--states", "2"])
     assert result.exit_code == 1
     assert "license: licence 'GLP v2', Linux takes only 'GPL' and 'GPL v2'\n" in result.output
     assert "interrupt-flag: SYSEXIT leaves interrupts off, image at 0xc00" in result.output
@@ -47,7 +52,7 @@ def test_findings(image: Path) -> None:
 
 def test_json(image: Path) -> None:
     spoil(image)
-    result = CliRunner().invoke(check, [str(image), "--states", "2", "--json"])
+    result = invoke([str(image), "--states", "2", "--json"])
     assert result.exit_code == 1
     report = json.loads(result.output)
     assert report["schema"] == "vmirom.check/1"
@@ -75,6 +80,6 @@ def test_unreadable_input(tmp_path: Path, content: bytes | None, text: str) -> N
     path = tmp_path / "a.rom"
     if content is not None:
         path.write_bytes(content)
-    result = CliRunner().invoke(check, [str(path)])
+    result = invoke([str(path)])
     assert isinstance(result.exception, BuildError)
     assert str(result.exception).startswith(f"{path}: {text}")
