@@ -89,6 +89,12 @@ class Progress:
         click.echo(text)
         self._status.start()
 
+    def quiet(self) -> None:
+        """Leave the terminal to somebody else."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
     def interrupt(self, *_: object) -> None:
         """Take Ctrl-C. The second one is not waited with."""
         self._interrupted = True

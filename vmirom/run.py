@@ -14,6 +14,7 @@ from rombuilder.rom import Visibility
 from vmirom.options import as_json, description, machine_options, queue_option, visibility_option
 from vmirom.output import (
     INTERRUPTED,
+    Progress,
     number,
     plain_table,
     print_json,
@@ -21,6 +22,7 @@ from vmirom.output import (
     stderr,
     stdout,
 )
+from vmirom.typist import typing_on
 from vmm.core.errors import BadDescription
 from vmm.core.outcome import OutcomeKind
 from vmm.machine import Machine, Run
@@ -76,6 +78,12 @@ __all__ = ["run"]
     metavar="FILE",
     help="Write what the guest printed to FILE as well.",
 )
+@click.option(
+    "-i",
+    "--interactive",
+    is_flag=True,
+    help="Type stdin on the guest's serial port, whenever the guest waits for input.",
+)
 @as_json
 def run(
     guest: str,
@@ -94,6 +102,7 @@ def run(
     system_map: Path | None,
     console_file: Path | None,
     *,
+    interactive: bool,
     check_shadow: bool,
     show_calls: bool,
     json_output: bool,
@@ -122,9 +131,13 @@ def run(
         tell(f"{chosen.name}, ROM {rom.name}")
         machine = Machine(
             replace(about, guest=chosen.image, rom=rom.image),
-            echo=None if json_output else tell.line,
+            echo=None if json_output or interactive else tell.line,
         )
-        result = machine.run(tell.watch)
+        result = (
+            _interact(machine, tell, show=not json_output)
+            if interactive
+            else machine.run(tell.watch)
+        )
     named = NamedRun(rom, result)
     if console_file is not None:
         _write_console(console_file, result.console)
@@ -143,6 +156,18 @@ def run(
             _print_state(result, symbols)
         stderr.print(f"vmirom: {chosen.name}: {result.outcome}", markup=False)
         sys.exit(1)
+
+
+def _interact(machine: Machine, tell: Progress, *, show: bool) -> Run:
+    """Run with stdin on the guest's serial port."""
+    tell.quiet()
+    with typing_on(machine, show=show) as typist:
+
+        def watch(instructions: int) -> None:
+            tell.watch(instructions)
+            typist.look()
+
+        return machine.run(watch)
 
 
 def _write_console(path: Path, text: str) -> None:

@@ -52,7 +52,8 @@ class Pc:
     `now` answers virtual time in nanoseconds, `memory` is in bytes; `disk` is the first
     IDE drive. `on_line` hears
     each line of the console, `on_interrupt` each change of the CPU's interrupt line,
-    `on_end` that the machine is to stop.
+    `on_end` that the machine is to stop. `on_serial`, to be set by who wants it, gets
+    the serial port's bytes as they are sent.
     """
 
     def __init__(
@@ -81,7 +82,8 @@ class Pc:
         self.exit_port.on_exit = on_end
         self.debug = DebugConsole(self._line)
         self._serial = LineBatch(self._serial_output)
-        self.uart = Uart(self.interrupts.line(_IRQ_COM1), self._serial.write, COM1)
+        self.uart = Uart(self.interrupts.line(_IRQ_COM1), self._sent, COM1)
+        self.on_serial: Callable[[bytes], None] = lambda _data: None
         pit = Pit(timers, now, self.interrupts.line(_IRQ_TIMER))
         i8042 = I8042(self.interrupts.line(_IRQ_KEYBOARD), self._reset_by)
         rtc = Rtc(timers, now, self.interrupts.line(_IRQ_RTC), memory)
@@ -151,6 +153,10 @@ class Pc:
     def _give_up(self) -> None:
         self._given_up = True
         self._on_end()
+
+    def _sent(self, data: bytes) -> None:
+        self.on_serial(data)
+        self._serial.write(data)
 
     def _serial_output(self, data: bytes) -> None:
         for line in data.decode("latin-1").rstrip("\n").split("\n"):

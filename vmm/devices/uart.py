@@ -67,6 +67,11 @@ class Uart(ByteWideDevice):
         self._refill()
 
     @property
+    def listening(self) -> bool:
+        """Has the guest asked to be interrupted for received bytes?"""
+        return bool(self._ier & _RECEIVED)
+
+    @property
     def waiting(self) -> int:
         """Bytes that the guest has not read yet."""
         return len(self._waiting) + len(self._fifo)
