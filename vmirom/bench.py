@@ -1,10 +1,12 @@
 """`vmirom bench`: how fast exits are served, and what queue capacity is worth."""
 
 import sys
+from pathlib import Path
 
 import click
 
 from bench.inputs import load_guest, load_rom
+from bench.linux import measure_linux
 from bench.queue_sweep import QueuePoint, sweep_queue
 from bench.speed import SpeedRow, measure_speed
 from rombuilder.guest import guest_names
@@ -159,3 +161,49 @@ def _point_to_json(point: QueuePoint) -> dict[str, object]:
         "batches": point.run.paravirt.flushes,
         "largest_batch": point.run.paravirt.largest_batch,
     }
+
+
+@bench.command(
+    epilog="Example: vmirom bench linux bzImage --initrd init.cpio.gz "
+    "--append 'console=ttyS0 panic=1'"
+)
+@click.argument("kernel", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--initrd", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True
+)
+@click.option("--append", default="console=ttyS0 panic=1", show_default=True, metavar="TEXT")
+@click.option("--repetitions", type=click.IntRange(min=1), default=3, show_default=True)
+@as_json
+def linux(kernel: Path, initrd: Path, append: str, repetitions: int, *, json_output: bool) -> None:
+    """CPU time of a Linux boot, as a ratio to QEMU's TCG in the same run."""
+    about = MachineDescription(guest=b"", command_line=append)
+    roms = [load_rom("none"), load_rom("identity"), load_rom("batching")]
+    with progress() as tell:
+        rows = measure_linux(kernel, initrd, roms, about, repetitions, tell)
+    reference = rows[0].median
+    if json_output:
+        print_json(
+            {
+                "schema": "vmirom.bench.linux/1",
+                "rows": [
+                    {
+                        "name": row.name,
+                        "cpu_seconds": list(row.seconds),
+                        "ratio": row.median / reference,
+                        "exits": row.exits,
+                    }
+                    for row in rows
+                ],
+            }
+        )
+        return
+    table = plain_table("boot", "CPU seconds", "ratio", "spread", "exits")
+    for row in rows:
+        table.add_row(
+            row.name if row.exits is None else f"ROM {row.name}",
+            f"{row.median:.2f}",
+            f"{row.median / reference:.2f}",
+            f"{min(row.seconds):.2f}-{max(row.seconds):.2f}",
+            "" if row.exits is None else number(row.exits),
+        )
+    stdout.print(table)
