@@ -40,6 +40,7 @@ def policies(*, json_output: bool) -> None:
                         "summary": policy.summary,
                         "shadow": policy.shadow,
                         "fault_mask": policy.fault_mask,
+                        "unsync": policy.unsync,
                         "exits": sorted(event.name.lower() for event in policy.exits),
                     }
                     for policy in POLICIES

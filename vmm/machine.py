@@ -166,6 +166,7 @@ class Machine:
             dict(MODEL_SPECIFIC_REGISTERS),
         )
         self.vcpu.fault_mask = about.policy.fault_mask
+        self.vcpu.lets_stray = about.policy.unsync
         self.engine.connect(callbacks(self.vcpu), self.vcpu.mmio_read, self.vcpu.mmio_write)
         if about.check_shadow:
             self._checker = ShadowChecker(self.vcpu)

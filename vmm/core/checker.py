@@ -99,6 +99,8 @@ class ShadowChecker:
             if address in queued:
                 continue
             self.entries += 1
+            if state["out_of_step"][frame]:
+                continue
             if not guest & _PRESENT and state["announced"][frame]:
                 self.unannounced += 1
                 continue
@@ -159,7 +161,8 @@ class ShadowChecker:
             return
         tables = state["table_of"][2 * frame : 2 * frame + 2]
         directories = state["directory_of"][4 * frame : 4 * frame + 4]
-        if not state["announced"][frame] and (any(tables) or any(directories)):
+        told = state["announced"][frame] or state["out_of_step"][frame]
+        if not told and (any(tables) or any(directories)):
             raise EngineFailure(f"traced frame {frame:#x} is writable by shadow entry {entry:#x}")
         if self._vcpu.memory.frames_view()[frame] & 2:
             raise EngineFailure(f"protected frame {frame:#x} is writable by entry {entry:#x}")

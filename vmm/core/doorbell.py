@@ -61,6 +61,7 @@ class DoorbellPort:
             self.queue.forget_fault_page()
             self.shadow.load_root()
         elif function == INVALIDATE_PAGE or function == FLUSH_TLB:
+            self.shadow.bring_into_step()
             self.cpu.flush_tlb()
         elif function == UPDATE_ENTRY:
             physical: cython.Py_ssize_t = self.paging.translate(argument, False, False)

@@ -16,7 +16,8 @@ class Policy:
 
     `shadow` says whether page tables are shadowed; without it the processor walks
     the guest's tables itself. `fault_mask` models the error-code mask and match of
-    VT-x, which lets true not-present faults reach the guest without an exit.
+    VT-x, which lets true not-present faults reach the guest without an exit. With
+    `unsync` a leaf table that is written to goes out of step until the next flush.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Policy:
     exits: frozenset[Event]
     shadow: bool = True
     fault_mask: bool = False
+    unsync: bool = False
 
     @property
     def features(self) -> Feature:
@@ -101,6 +103,13 @@ POLICIES: tuple[Policy, ...] = (
         "First-generation AMD-V with shadow paging; every page-table store is trapped "
         "(KVM of 2007, svm.c)",
         _ALWAYS | _SHADOW | {Event.MASKED_CR_READ, Event.WBINVD},
+    ),
+    Policy(
+        "svm-unsync",
+        "The same, with leaf tables out of step from the first store to the next flush: the "
+        "stronger baseline (KVM from 2008, mmu.c, kvm_unsync_page)",
+        _ALWAYS | _SHADOW | {Event.MASKED_CR_READ, Event.WBINVD},
+        unsync=True,
     ),
     Policy(
         "vtx-shadow",

@@ -187,6 +187,7 @@ class PrivilegedRegisters:
         if changed & (CR4_PSE | CR4_PAE):
             self.shadow.reset()
         else:
+            self.shadow.bring_into_step()
             self.cpu.flush_tlb()
         return True
 

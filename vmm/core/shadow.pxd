@@ -38,5 +38,8 @@ cdef class ShadowMmu:
     cdef bint lets_fault_through(self, unsigned int address) except? True
     cdef int entry_written(self, unsigned int address) except -1
     cdef int leaf_written(self, unsigned int location, unsigned long long entry) except -1
+    cdef unsigned long long guest_entry(self, unsigned int frame, unsigned int half, unsigned int index) except? 0
+    cdef int bring_into_step(self) except -1
+    cdef int bring_entry_into_step(self, unsigned int address) except -1
     cdef int announce(self, unsigned int frame) except -1
     cdef int release(self, unsigned int frame) except -1

@@ -96,6 +96,7 @@ class ShadowMmu:
 
     def load_root(self) -> cython.int:
         """Run on the shadow of the guest's current CR3, from the cache if it is there."""
+        self.bring_into_step()
         key: cython.uint = NO_KEY
         if self.paging.enabled():
             key = self.paging.cr3 >> 5
@@ -271,6 +272,49 @@ class ShadowMmu:
         location = self.copy_of(entry)
         return location != 0 and (self.pages.entries[location] & PRESENT) != 0
 
+    def bring_into_step(self) -> cython.int:
+        """Let every shadow table that strayed follow its guest's, and trace it again.
+
+        Only what is present is looked at, as in KVM's sync_page: the rest comes by fault.
+        """
+        pages: ShadowPages = self.pages
+        i: cython.uint
+        k: cython.uint
+        half: cython.uint
+        for i in range(pages.stray_count):
+            frame: cython.uint = pages.strays[i]
+            pages.out_of_step[frame] = 0
+            for half in range(2):
+                page: cython.uint = pages.table_of[2 * frame + half]
+                if page:
+                    for k in range(512):
+                        if pages.entries[512 * page + k] & PRESENT:
+                            self.leaf_written(512 * page + k, self.guest_entry(frame, half, k))
+            pages.trace(frame)
+        pages.stray_count = 0
+        return pages.flush_if_stale()
+
+    def bring_entry_into_step(self, address: cython.uint) -> cython.int:
+        """The same for the one entry that INVLPG is about."""
+        paging: GuestPaging = self.paging
+        if not self.pages.stray_count or not paging.enabled():
+            return 0
+        paging.walk(address)
+        if paging.large or not paging.pde & PRESENT:
+            return 0
+        frame: cython.uint = paging.pte_address >> 12
+        if self.memory.is_ram(frame) and self.pages.out_of_step[frame]:
+            self.entry_written(paging.pte_address)
+        return 0
+
+    def guest_entry(
+        self, frame: cython.uint, half: cython.uint, index: cython.uint
+    ) -> cython.ulonglong:
+        """An entry of a guest's table, by its place in the shadow."""
+        if self.paging.pae():
+            return self.memory.read64((frame << 12) + 8 * index)
+        return self.memory.read32((frame << 12) + 4 * (512 * half + index))
+
     # ---- faults
 
     def resolve(self, address: cython.uint, error: cython.uint) -> cython.int:
@@ -362,12 +406,7 @@ class ShadowMmu:
         page = self.pages.table(frame, half)
         i: cython.uint
         for i in range(512):
-            if self.paging.pae():
-                self.leaf_written(512 * page + i, self.memory.read64((frame << 12) + 8 * i))
-            else:
-                self.leaf_written(
-                    512 * page + i, self.memory.read32((frame << 12) + 4 * (512 * half + i))
-                )
+            self.leaf_written(512 * page + i, self.guest_entry(frame, half, i))
         return page
 
     def lets_fault_through(self, address: cython.uint) -> cython.bint:

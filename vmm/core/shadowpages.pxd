@@ -23,6 +23,9 @@ cdef class ShadowPages:
     cdef unsigned int[::1] direct_of
     cdef unsigned int[::1] identity
     cdef unsigned char[::1] announced
+    cdef unsigned char[::1] out_of_step
+    cdef unsigned int[::1] strays
+    cdef unsigned int stray_count
     cdef unsigned int[::1] mappings
     cdef Links links
     cdef bint tlb_stale
@@ -31,6 +34,8 @@ cdef class ShadowPages:
     cdef int clear(self) except -1
     cdef int flush_if_stale(self) except -1
     cdef bint is_traced(self, unsigned int frame) noexcept
+    cdef bint can_stray(self, unsigned int frame) noexcept
+    cdef int let_stray(self, unsigned int frame) except -1
     cdef int trace(self, unsigned int frame) except -1
     cdef unsigned int page_index(self, unsigned long long entry) noexcept
     cdef unsigned long long link_to(self, unsigned int page) noexcept

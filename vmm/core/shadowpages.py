@@ -44,6 +44,8 @@ FIRST_PAGE = cython.declare(cython.uint, 2)
 REGIONS = cython.declare(cython.uint, 2048)
 # A fault allocates at most a directory and a table.
 PAGE_RESERVE = cython.declare(cython.uint, 8)
+# Tables out of step at a time; one more is traced as ever.
+STRAYS = cython.declare(cython.uint, 1024)
 
 
 @cython.final
@@ -75,6 +77,9 @@ class ShadowPages:
         self.direct_of = array("I", bytes(4 * REGIONS))
         self.identity = array("I", bytes(4 * 4))
         self.announced = bytearray(frames)
+        self.out_of_step = bytearray(frames)
+        self.strays = array("I", bytes(4 * STRAYS))
+        self.stray_count = 0
         self.mappings = array("I", bytes(4 * frames))
         self.links = Links(8 * frames + 16384)
         self.free_count = 0
@@ -111,6 +116,9 @@ class ShadowPages:
             self.direct_of[i] = 0
         for i in range(4):
             self.identity[i] = 0
+        for i in range(self.stray_count):
+            self.out_of_step[self.strays[i]] = 0
+        self.stray_count = 0
         self.links.clear()
         self.windows.forget()
         self.tlb_stale = True
@@ -127,7 +135,7 @@ class ShadowPages:
 
     def is_traced(self, frame: cython.uint) -> cython.bint:
         """Must stores to this frame exit?"""
-        if frame >= self.memory.frame_count or self.announced[frame]:
+        if frame >= self.memory.frame_count or self.announced[frame] or self.out_of_step[frame]:
             return False
         directories: cython.uint = 4 * frame
         return (
@@ -138,6 +146,23 @@ class ShadowPages:
             | self.directory_of[directories + 2]
             | self.directory_of[directories + 3]
         ) != 0
+
+    def can_stray(self, frame: cython.uint) -> cython.bint:
+        """May this frame go out of step? Leaf tables only, and not too many at once."""
+        directories: cython.uint = 4 * frame
+        return self.stray_count < STRAYS and not (
+            self.directory_of[directories]
+            | self.directory_of[directories + 1]
+            | self.directory_of[directories + 2]
+            | self.directory_of[directories + 3]
+        )
+
+    def let_stray(self, frame: cython.uint) -> cython.int:
+        """Stop tracing a leaf table until the next flush brings it back into step."""
+        self.out_of_step[frame] = 1
+        self.strays[self.stray_count] = frame
+        self.stray_count += 1
+        return 0
 
     def trace(self, frame: cython.uint) -> cython.int:
         """Take the write permission from every mapping of a traced frame."""
@@ -292,6 +317,10 @@ class ShadowPages:
         """The shadow of a guest directory, or of a quarter of a 32-bit one."""
         page: cython.uint = self.directory_of[4 * frame + quarter]
         if not page:
+            if self.out_of_step[frame]:
+                # A table that becomes a directory must be traced, and start afresh.
+                self.unshadow(frame)
+                self.out_of_step[frame] = 0
             was_traced: cython.bint = self.is_traced(frame)
             page = self.allocate(DIRECTORY, frame, quarter)
             self.directory_of[4 * frame + quarter] = page
@@ -354,6 +383,7 @@ class ShadowPages:
             "frame_of": memoryview(self.frame_of),
             "part_of": memoryview(self.part_of),
             "announced": memoryview(self.announced),
+            "out_of_step": memoryview(self.out_of_step),
             "table_of": memoryview(self.table_of),
             "directory_of": memoryview(self.directory_of),
             "pool": (self.pool_address, self.page_count),

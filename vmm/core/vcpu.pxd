@@ -26,6 +26,7 @@ cdef class Vcpu:
     cdef StoreEmulator stores
     cdef object ports
     cdef public bint fault_mask
+    cdef public bint lets_stray
     cdef public bint irq_pending
     cdef public bint window_wanted
     cdef public unsigned long long instruction_limit

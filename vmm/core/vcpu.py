@@ -127,6 +127,7 @@ class Vcpu:
         )  # fmt: skip
         self.doorbell = DoorbellPort(cpu, self.paging, self.shadow, self.queue, self.counters)
         self.fault_mask = False
+        self.lets_stray = False
         self.irq_pending = False
         self.window_wanted = False
         self.instruction_limit = 0xFFFFFFFFFFFFFFFF
@@ -245,6 +246,11 @@ class Vcpu:
         shadow: ShadowMmu = self.shadow
         physical: cython.uint = shadow.target
         self.counters.count(PTE_WRITE, (physical >> 12) << 12, eip)
+        if self.lets_stray and shadow.pages.can_stray(physical >> 12):
+            shadow.pages.let_stray(physical >> 12)
+            # The store itself is the processor's; the same exit makes it possible.
+            shadow.resolve(self.cpu.fault_address(), self.cpu.error_code())
+            return 0
         emulated: cython.bint = self.stores.emulate(eip, physical)
         # Some pages cannot be given up: what the processor needs to get here, where the
         # same store would come back before any instruction has completed.
@@ -304,6 +310,7 @@ class Vcpu:
         self.queue.drain()
         self.code.load(eip)
         at: cython.uint = self.code.skip_prefixes()
+        self.shadow.bring_entry_into_step(self.code.effective_address(at + 2))
         self.cpu.flush_tlb()
         self.shadow.flush_if_stale()
         self.meter.retire()
