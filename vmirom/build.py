@@ -16,6 +16,8 @@ from vmirom.values import Number, PciId, Replacement
 __all__ = ["build"]
 
 _SCHEMA = "vmirom.build/1"
+_APIC_BASE = "APIC_VIRTUAL_BASE"
+"""What rom_src/apic_io.S asks for."""
 
 
 def _report(rom: Rom, output: Path) -> dict[str, object]:
@@ -99,6 +101,13 @@ def _report(rom: Rom, output: Path) -> dict[str, object]:
     "device's ROM, e.g. 8086:100e.  [default: 15ad:0801]",
 )
 @click.option(
+    "--apic-base",
+    type=Number(),
+    metavar="ADDRESS",
+    help="Where the one guest that the ROM is for maps its local APIC; without it APICRead and "
+    "APICWrite, which Linux calls with an offset, are left to the guest.",
+)
+@click.option(
     "--object",
     "object_files",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -125,6 +134,7 @@ def build(
     elf_file: Path | None,
     base: int,
     pci: tuple[int, int] | None,
+    apic_base: int | None,
     object_files: tuple[Path, ...],
     replacements: tuple[tuple[str, str], ...],
     *,
@@ -139,6 +149,7 @@ def build(
         pci=pci or (VMI_VENDOR, VMI_DEVICE),
         objects=[load_object(path) for path in object_files],
         replace=dict(replacements),
+        defines={} if apic_base is None else {_APIC_BASE: apic_base},
     )
     output = output or Path(f"{flavour}.rom")
     _write(output, rom.data)

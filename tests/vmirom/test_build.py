@@ -6,8 +6,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rombuilder.errors import BuildError, QueueCapacityError
+from rombuilder.inspect import inspect_rom
 from rombuilder.rom import Flavour, Visibility, build_rom
 from vmi.header import Pcir, RomHeader
+from vmi.relocation import RelocationKind
 from vmirom.build import build
 
 
@@ -88,3 +90,14 @@ def test_pci_device(tmp_path: Path) -> None:
         result = invoke(["--pci", bad])
         assert result.exit_code == 2
         assert f"{bad!r}: expected two hex numbers" in result.output
+
+
+def test_apic_base_offers_the_apic_calls(tmp_path: Path) -> None:
+    rom = tmp_path / "apic.rom"
+
+    def offered(*options: str) -> set[int]:
+        assert invoke(["--flavour", "identity", "-o", str(rom), *options]).exit_code == 0
+        calls = inspect_rom(rom.read_bytes()).calls
+        return {call.number for call in calls if call.kind is not RelocationKind.NONE}
+
+    assert offered("--apic-base", "0xFFFFB000") - offered() == {63, 64}
