@@ -13,8 +13,7 @@ cdef class ShadowMmu:
     cdef unsigned long long[::1] root_stamp
     cdef unsigned int current
     cdef unsigned long long stamp
-    cdef unsigned int stuck
-    cdef unsigned int stuck_address
+    cdef unsigned int unchanged_at
     # the outcome of the latest resolve()
     cdef public unsigned int guest_error
     cdef public unsigned int target

@@ -14,7 +14,6 @@ from array import array
 import cython
 
 from vmm.core.cpustate import CpuState
-from vmm.core.errors import EngineFailure
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 from vmm.core.shadowpages import ShadowPages
@@ -46,8 +45,6 @@ ROM_WRITE = cython.declare(cython.int, 4)
 
 ROOTS = cython.declare(cython.uint, 64)
 NO_KEY = cython.declare(cython.uint, 0xFFFFFFFF)
-# Faults in a row at one address that change nothing before the run is given up.
-STUCK_LIMIT = cython.declare(cython.uint, 1000)
 
 
 @cython.final
@@ -78,8 +75,7 @@ class ShadowMmu:
         self.root_stamp = array("Q", bytes(8 * ROOTS))
         self.stamp = 0
         self.current = 0
-        self.stuck = 0
-        self.stuck_address = 0
+        self.unchanged_at = 0
         self.guest_error = self.target = 0
         self.resets = 0
 
@@ -381,16 +377,12 @@ class ShadowMmu:
                 execute,
             )
         pages.store_leaf(slot, new)
-        if new != old or moved or address != self.stuck_address:
+        if new != old or moved or address != self.unchanged_at:
             # Where nothing changed, a drain has just filled in what was missing.
-            self.stuck = 0
-            self.stuck_address = address
+            self.unchanged_at = address
         else:
-            # The tables were right already: the TLB was behind.
+            # Perhaps the tables were right already, and the TLB is behind.
             self.cpu.flush_tlb()
-            self.stuck += 1
-            if self.stuck > STUCK_LIMIT:
-                raise EngineFailure(f"page fault at {address:#x} does not go away")
         pages.flush_if_stale()
         if same and not moved and fetch and old == new | NO_EXECUTE:
             return MADE_EXECUTABLE
