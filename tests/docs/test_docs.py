@@ -161,6 +161,17 @@ def test_the_guest_of_the_howto_works(tmp_path: Path, rom: str) -> None:
     assert run.console.splitlines()[-1] == "hello: all rounds done, ok"
 
 
+def test_the_guest_of_the_howto_works_for_long(tmp_path: Path) -> None:
+    """Thousands of faults at one address, each mended by a drain: none is taken for a loop."""
+    source = tmp_path / "hello.S"
+    source.write_text(block("howto-guest.md", "hello.S"), encoding="ascii")
+    guest = load_guest(str(source))
+    run = Machine(
+        MachineDescription(guest.image, rom=load_rom("batching").image, command_line="rounds=5000")
+    ).run()
+    assert run.outcome.ok, run.outcome
+
+
 def test_the_guest_of_the_howto_can_fail(tmp_path: Path) -> None:
     """With a ROM that forgets its flushes it must notice."""
     source = tmp_path / "hello.S"

@@ -7,7 +7,12 @@ from vmm.core.policy import INTERCEPTS, POLICIES, policy_named
 
 
 def test_names() -> None:
-    assert [policy.name for policy in POLICIES][:3] == ["svm-shadow", "vtx-shadow", "npt"]
+    assert [policy.name for policy in POLICIES] == [
+        "svm-shadow",
+        "svm-unsync",
+        "vtx-shadow",
+        "npt",
+    ]
     for policy in POLICIES:
         assert policy_named(policy.name) is policy
     with pytest.raises(BadDescription, match=r"policy 'kvm': expected one of svm-shadow, "):
