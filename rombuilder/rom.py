@@ -165,6 +165,8 @@ def build_rom(
     linked with the ROM's own, and `replace` has calls served by functions of theirs.
     `defines` are further assembly-time symbols. Raises `BuildError` or `LinkError`.
     """
+    # A plain string is equal to its member but is not it.
+    flavour, visibility = Flavour(flavour), Visibility(visibility)
     if not 1 <= queue <= MAX_CAPACITY:
         raise QueueCapacityError(queue, MAX_CAPACITY)
     calls = calls or _DEFAULT_CALLS[flavour]

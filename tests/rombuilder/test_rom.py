@@ -24,6 +24,11 @@ def test_finished_headers(flavour: Flavour) -> None:
     assert Pnp.parse(rom.data, header.pnp_offset).checksum_ok
 
 
+def test_a_name_is_as_good_as_its_member() -> None:
+    for flavour in Flavour:
+        assert build_rom(flavour.value).data == build_rom(flavour).data  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("flavour", list(Flavour))
 def test_entries_jump_to_their_code(flavour: Flavour) -> None:
     rom = build_rom(flavour)
