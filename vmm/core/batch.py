@@ -22,7 +22,6 @@ from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 from vmm.core.shadow import ShadowMmu
 
-CAPACITY_OFFSET = cython.declare(cython.uint, HeaderField.CAPACITY)
 COUNT_OFFSET = cython.declare(cython.uint, HeaderField.COUNT)
 DOWNGRADE_OFFSET = cython.declare(cython.uint, HeaderField.DOWNGRADE)
 RECORDS_OFFSET = cython.declare(cython.uint, HeaderField.RECORDS)

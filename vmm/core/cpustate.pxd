@@ -34,7 +34,6 @@ cdef class CpuState:
     cpdef unsigned int base(self, unsigned int segment) except? 0xFFFFFFFF
     cpdef unsigned int limit(self, unsigned int segment) except? 0xFFFFFFFF
     cpdef unsigned int attributes(self, unsigned int segment) except? 0xFFFFFFFF
-    cpdef int set_table(self, unsigned int segment, unsigned int base, unsigned int limit) except -1
     cpdef int load_segment(self, unsigned int segment, unsigned int selector, unsigned int low, unsigned int high) except -1
     cdef bint enter_kernel(self) except? True
     cdef int enter_ring(self, unsigned int ring) except -1

@@ -1,7 +1,7 @@
 """The guest CPU's registers, read and written in place.
 
 The layout is that of QEMU's CPUX86State as Unicorn 2.1.4 builds it for x86-64
-hosts, in 8-byte units: general registers 0-7, EIP 16, EFLAGS 17, CC_SRC 19; then
+hosts, in 8-byte units: general registers 0-7, EIP 16, EFLAGS 17; then
 ten segment caches of three units (selector, base, limit and flags) from 23 on, in
 the order ES CS SS DS FS GS LDT TR GDT IDT; control registers from 53 on. The
 engine verifies that before it hands out the address.
@@ -21,17 +21,11 @@ if not cython.compiled:
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 EIP = cython.declare(cython.uint, 16)
 EFLAGS = cython.declare(cython.uint, 17)
-CC_SRC = cython.declare(cython.uint, 19)
-CC_OP = cython.declare(cython.uint, 42)
 HFLAGS = cython.declare(cython.uint, 44)
 SEGMENT_WORD = cython.declare(cython.uint, 46)
 SEGMENT_QUAD = cython.declare(cython.uint, 24)
 CR2 = cython.declare(cython.uint, 55)
 
-# QEMU keeps the arithmetic flags apart from EFLAGS and evaluates them when asked;
-# with CC_OP_EFLAGS they are simply the bits of CC_SRC.
-CC_OP_EFLAGS = cython.declare(cython.uint, 1)
-ARITHMETIC_FLAGS = cython.declare(cython.uint, 0x8D5)
 INTERRUPT_FLAG = cython.declare(cython.uint, 0x200)
 
 # hflags: what the translator assumes of the segments.
@@ -150,12 +144,6 @@ class CpuState:
     def attributes(self, segment: cython.uint) -> cython.uint:
         """The high dword of the descriptor, as cached."""
         return self.words[SEGMENT_WORD + 6 * segment + 5]
-
-    def set_table(self, segment: cython.uint, base: cython.uint, limit: cython.uint) -> cython.int:
-        """Load GDTR or IDTR."""
-        self.quads[SEGMENT_QUAD + 3 * segment] = base
-        self.words[SEGMENT_WORD + 6 * segment + 4] = limit
-        return 0
 
     def load_segment(
         self, segment: cython.uint, selector: cython.uint, low: cython.uint, high: cython.uint
