@@ -4,6 +4,7 @@
 
 	.text
 
+.if CALLS_ALL
 	.global native_SetCR0
 native_SetCR0:
 	mov %eax, %cr0
@@ -48,3 +49,4 @@ native_GetCR4:
 native_CLTS:
 	clts
 	ret
+.endif

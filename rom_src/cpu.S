@@ -7,6 +7,7 @@
 
 	.text
 
+.if CALLS_ALL
 	.global native_CPUID
 native_CPUID:				# EAX, ECX -> EAX, EBX, ECX, EDX
 	cpuid
@@ -99,3 +100,4 @@ get_debug_register:
 	ret
 	mov %dr7, %eax
 	ret
+.endif

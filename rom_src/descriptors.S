@@ -4,6 +4,7 @@
 
 	.text
 
+.if CALLS_ALL
 	.global native_SetGDT
 native_SetGDT:				# EAX = address of limit and base, 6 bytes
 	lgdt (%eax)
@@ -67,3 +68,4 @@ native_\name:				# EAX = table, EDX = index, ECX = low, stack = high
 	.global native_UpdateKernelStack
 native_UpdateKernelStack:		# EAX = selector, EDX = esp0
 	ret
+.endif

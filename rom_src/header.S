@@ -73,29 +73,6 @@ entry16:
 	.byte 0xe9			# jmp, 16-bit distance
 	.word post - . - 2
 	.size entry16, . - entry16
-
-# Two helpers of post.S, in room that would be empty: with every call offered the batching flavour
-# comes close to the 2 KiB where its data begins.
-	.set TELETYPE, 0x0e			# INT 10h, AH: write AL where the cursor is
-	.set GREY, 7				# BL: for BIOSes in a graphics mode; BH: page 0
-	.global print, put
-	.type print, @function
-print:					# DS:SI = text with a 0 at its end
-1:	lodsb
-	test %al, %al
-	jz 2f
-	call put
-	jmp 1b
-2:	ret
-
-	.type put, @function
-put:					# AL = character; keeps all
-	pusha
-	mov $TELETYPE, %ah
-	mov $GREY, %bx
-	int $0x10
-	popa
-	ret
 	.code32
 
 	.org VMI_INIT_OFFSET

@@ -8,6 +8,7 @@
 
 	.text
 
+.if CALLS_ALL
 	.global native_EnableInterrupts
 native_EnableInterrupts:
 	sti
@@ -29,6 +30,7 @@ native_SetInterruptMask:		# EAX = what GetInterruptMask gave
 	push %eax
 	popfl
 	ret
+.endif
 
 # The guest jumps here with nothing on the stack but the frame.  An iret that faults (a bad user
 # selector) faults inside the ROM, which is in nobody's exception table: a weakness of the interface
@@ -44,6 +46,7 @@ native_SYSEXIT:				# EDX = eip, ECX = esp
 	sti
 	sysexit
 
+.if CALLS_ALL
 	.global native_SetIOPLMask
 native_SetIOPLMask:			# EAX = bits 12 and 13 of the flags
 	pushfl
@@ -92,3 +95,4 @@ native_Reboot:				# EAX = 0 soft, 1 hard
 	int3
 4:	hlt
 	jmp 4b
+.endif

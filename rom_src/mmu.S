@@ -8,10 +8,12 @@
 
 	.text
 
+.if CALLS_ALL
 	.global native_SetPxE
 native_SetPxE:				# EAX = value, EDX = entry, ECX = flags
 	mov %eax, (%edx)
 	ret
+.endif
 
 # 64-bit entries take two stores, and the walker may look in between.
 #
@@ -22,6 +24,7 @@ native_SetPxE:				# EAX = value, EDX = entry, ECX = flags
 #     not-present would be a trap when the entry maps the stack, or this ROM.
 #
 # Every processor with 64-bit entries has cmpxchg8b.  No lock prefix: one processor.
+.if CALLS_ALL | FLAVOUR_BATCHING		# queue.S has use for it
 	.global native_SetPxELong
 native_SetPxELong:			# EDX:EAX = value, ECX = entry, stack = flags
 	testb $ENTRY_PRESENT, (%ecx)
@@ -51,7 +54,9 @@ native_SetPxELong:			# EDX:EAX = value, ECX = entry, stack = flags
 	pop %esi
 	pop %ebx
 	ret
+.endif
 
+.if CALLS_ALL
 # Calls that tell of something the bare machine has no use for.  They are offered as calls
 # nevertheless, so that the identity flavour shows what calling costs; and each has an entry of its
 # own, so that a monitor which counts calls by their address can tell them apart.
@@ -91,3 +96,4 @@ native_FlushTLB:			# EAX = what to flush
 1:	mov %cr3, %eax
 	mov %eax, %cr3
 	ret
+.endif

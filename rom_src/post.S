@@ -14,6 +14,8 @@
 	.include "version.inc"
 
 	.set VIDEO_VECTOR, 4 * 0x10
+	.set TELETYPE, 0x0e			# INT 10h, AH: write AL where the cursor is
+	.set GREY, 7				# BL: for BIOSes in a graphics mode; BH: page 0
 
 	.section .post, "ax"
 	.code16
@@ -51,6 +53,24 @@ post:
 	popf
 	mov $0, %ax				# xor would change the flags
 	.byte 0xcb				# lret, far: the assemblers differ in how wide they make it
+
+	.type print, @function
+print:					# DS:SI = text with a 0 at its end
+1:	lodsb
+	test %al, %al
+	jz 2f
+	call put
+	jmp 1b
+2:	ret
+
+	.type put, @function
+put:					# AL = character; keeps all
+	pusha
+	mov $TELETYPE, %ah
+	mov $GREY, %bx
+	int $0x10
+	popa
+	ret
 
 	.code32
 

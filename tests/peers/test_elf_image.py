@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rombuilder.rom import Flavour, Rom, build_rom
+from rombuilder.rom import Calls, Flavour, Rom, build_rom
 
 BASE = 0xC00C8000
 
@@ -19,7 +19,7 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture(name="rom", params=list(Flavour))
 def fixture_rom(request: pytest.FixtureRequest) -> Rom:
-    return build_rom(request.param)
+    return build_rom(request.param, calls=Calls.ALL)
 
 
 @pytest.fixture(name="elf")

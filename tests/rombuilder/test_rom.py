@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linker.errors import LinkError
+from rombuilder.assembler import assemble_text
 from rombuilder.errors import BuildError, QueueCapacityError
-from rombuilder.rom import Calls, Flavour, Visibility, build_rom
+from rombuilder.rom import Calls, Flavour, Rom, Visibility, build_rom
 from vmi.header import Pcir, Pnp, RomHeader, checksum
 from vmi.queue import MAX_CAPACITY
 
@@ -56,10 +58,8 @@ def test_identity_has_no_writable_data() -> None:
     assert rom.calls is Calls.ALL
 
 
-@settings(max_examples=8, deadline=None)
-@given(queue=st.integers(1, MAX_CAPACITY))
-def test_pages_opened_for_the_data_hold_nothing_else(queue: int) -> None:
-    rom = build_rom(Flavour.BATCHING, queue=queue)
+def check_pages(rom: Rom) -> None:
+    """The pages that hold data hold nothing else, wherever firmware puts the image."""
     start, end = rom.symbols["__data_start"], rom.symbols["__data_end"]
     assert start % UNIT == 0
     assert end % UNIT == 0
@@ -70,6 +70,33 @@ def test_pages_opened_for_the_data_hold_nothing_else(queue: int) -> None:
         assert last <= len(rom.data)
         assert not any(rom.data[first:start])
         assert not any(rom.data[end:last])
+
+
+@settings(max_examples=8, deadline=None)
+@given(queue=st.integers(1, MAX_CAPACITY))
+def test_pages_opened_for_the_data_hold_nothing_else(queue: int) -> None:
+    check_pages(build_rom(Flavour.BATCHING, queue=queue))
+
+
+@pytest.mark.parametrize("size", [1, 511, 512, 513, 2047, 2048, 5000, 0x5000, 0xF000])
+def test_code_may_be_as_long_as_it_needs_to_be(size: int) -> None:
+    """The data and its guards move up, in whole units; everything stays in the image."""
+    more = assemble_text(f"more: .fill {size}, 1, 0x90")
+    plain, rom = build_rom(), build_rom(objects=[more])
+    check_pages(rom)
+    assert abs(rom.symbols["__rodata_end"] - plain.symbols["__rodata_end"] - size) < 4
+    assert 0 <= len(rom.data) - len(plain.data) - size // UNIT * UNIT <= UNIT
+    header = RomHeader.parse(rom.data)
+    assert header.size == len(rom.data)
+    assert checksum(rom.data) == 0
+    identity = build_rom(Flavour.IDENTITY, objects=[more])
+    assert len(identity.data) - identity.symbols["__rom_end"] < 512
+
+
+def test_a_rom_that_is_too_large_is_refused() -> None:
+    more = assemble_text(".data\n .skip 0x20000")
+    with pytest.raises(LinkError, match=r"image is 137216 bytes, at most 130560 are allowed"):
+        build_rom(objects=[more])
 
 
 def test_the_queue_header_tells_the_size_of_the_region() -> None:
@@ -114,12 +141,12 @@ def test_map_shows_symbols() -> None:
     assert "__data_start" in text
 
 
-@pytest.mark.parametrize(("flavour", "limit"), [(Flavour.IDENTITY, 4096), (Flavour.BATCHING, 8192)])
-@pytest.mark.parametrize("calls", list(Calls))
-def test_sizes(flavour: Flavour, limit: int, calls: Calls) -> None:
-    rom = build_rom(flavour, calls=calls)
-    assert len(rom.data) <= limit
-    assert rom.symbols["__rodata_end"] <= UNIT, "beyond, the data and its guards move up"
+@pytest.mark.parametrize("flavour", list(Flavour))
+def test_code_of_calls_that_are_not_offered_is_left_out(flavour: Flavour) -> None:
+    every, needed = (build_rom(flavour, calls=calls) for calls in (Calls.ALL, Calls.NEEDED))
+    assert needed.symbols["__rodata_end"] < every.symbols["__rodata_end"] - 512
+    assert not needed.symbols.keys() & {"native_CPUID", "native_GetDR", "native_Reboot"}
+    assert len(needed.data) <= len(every.data)
 
 
 def test_both_flavours_build_in_under_a_second() -> None:
