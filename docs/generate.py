@@ -26,6 +26,7 @@ import click
 
 from bench.compare import compare
 from bench.inputs import load_guest, load_rom
+from bench.resultschema import APPLICATION_ID, TABLES, VERSION
 from bench.schema import compare_to_json
 from rombuilder.guest import guest_names, guest_summary
 from rombuilder.sources import guests_dir
@@ -356,6 +357,32 @@ def json_page() -> str:
     )
 
 
+COLUMN = re.compile(r"^    (\w+) (\w+)(.*?),? +-- (.*)$", re.MULTILINE)
+
+
+def results() -> str:
+    """The tables of a result file."""
+    head = (
+        "# Result files\n\nA result file is one SQLite database (`vmirom bench SUITE -o FILE`). "
+        f"Its application_id is {APPLICATION_ID:#x}, its schema's version, in user_version, "
+        f"{VERSION}. `bench.store.Results` reads it into typed rows (`rows()`) or a pandas "
+        "DataFrame (`frame()`); any other SQLite program does, too. A row is written in one "
+        "synchronous transaction with all that belongs to it.\n"
+    )
+    parts = [head]
+    for name, statement in TABLES.items():
+        rows = [
+            [
+                f"`{column}`",
+                kind.lower() + ("" if "NOT NULL" in how or "KEY" in how else " or null"),
+                meaning,
+            ]
+            for column, kind, how, meaning in COLUMN.findall(statement)
+        ]
+        parts.append(f"## {name}\n\n{table(['column', 'type', 'meaning'], rows)}")
+    return "\n".join(parts)
+
+
 def commands() -> str:
     """Every verb's help."""
     parts = ["# Commands\n\nExit status: 0 done, 1 the answer is no, 2 bad input, 130 Ctrl-C.\n"]
@@ -379,6 +406,7 @@ PAGES = {
     "policies.md": policies,
     "queue.md": queue_page,
     "reasons.md": reasons,
+    "results.md": results,
 }
 
 
