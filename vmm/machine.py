@@ -12,7 +12,6 @@ from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmm.core.bus import InterruptController, PortBus
 from vmm.core.checker import ShadowChecker
 from vmm.core.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
-from vmm.core.cpustate import CpuState
 from vmm.core.errors import BadDescription
 from vmm.core.hooks import callbacks
 from vmm.core.memory import GuestMemory
@@ -22,6 +21,7 @@ from vmm.core.runloop import RunLoop
 from vmm.core.stop import Stop
 from vmm.core.timers import Timers
 from vmm.core.vcpu import Vcpu
+from vmm.core.vm import Vm
 from vmm.devices.disk import DiskImage, Writes
 from vmm.engine.unicorn import POOL_ADDRESS, WINDOW_ADDRESS, UnicornEngine
 from vmm.firmware.boot import BootPlan
@@ -86,8 +86,8 @@ class Machine:
     timers: Timers = field(default_factory=Timers)
     ram: mmap.mmap = field(init=False)
     memory: GuestMemory = field(init=False)
-    engine: UnicornEngine = field(init=False)
-    vcpu: Vcpu = field(init=False)
+    engines: list[UnicornEngine] = field(init=False)
+    vm: Vm = field(init=False)
     pc: Pc = field(init=False)
     roms: list[ShadowedRom] = field(init=False)
     _pool: mmap.mmap = field(init=False)
@@ -113,7 +113,7 @@ class Machine:
             _VGA_HOLE[0] >> PAGE_SHIFT, (_VGA_HOLE[1] - _VGA_HOLE[0]) >> PAGE_SHIFT
         )
         ports = PortBus()
-        self._make_vcpu(ports)
+        self._make_vm(ports)
         self.pc = Pc(
             ports,
             self.timers,
@@ -151,23 +151,27 @@ class Machine:
         if self._disk is not None:
             self._disk.close()
 
-    def _make_vcpu(self, ports: PortBus) -> None:
+    @property
+    def vcpu(self) -> Vcpu:
+        """The first virtual CPU, which starts the guest."""
+        return self.vm.vcpus[0]
+
+    def _make_vm(self, ports: PortBus) -> None:
         about = self.description
-        self.engine = UnicornEngine(self.ram, self._pool)
-        self.vcpu = Vcpu(
-            CpuState(self.engine.binding()),
+        self.engines = [UnicornEngine(self.ram, self._pool)]
+        self.vm = Vm(
             self.memory,
+            [engine.binding() for engine in self.engines],
             self._pool,
             POOL_ADDRESS,
             WINDOW_ADDRESS,
-            int(about.policy.features),
+            about.policy,
             ports,
             cpuid,
-            dict(MODEL_SPECIFIC_REGISTERS),
+            MODEL_SPECIFIC_REGISTERS,
         )
-        self.vcpu.fault_mask = about.policy.fault_mask
-        self.vcpu.lets_stray = about.policy.unsync
-        self.engine.connect(callbacks(self.vcpu), self.vcpu.mmio_read, self.vcpu.mmio_write)
+        for vcpu, engine in zip(self.vm.vcpus, self.engines, strict=True):
+            engine.connect(callbacks(vcpu), vcpu.mmio_read, vcpu.mmio_write)
         if about.check_shadow:
             self._checker = ShadowChecker(self.vcpu)
             self.vcpu.after_exit = self._checker.check
@@ -180,7 +184,7 @@ class Machine:
         struct.pack_into("<Q", gdt, plan.code, _FLAT_CODE)
         struct.pack_into("<Q", gdt, plan.data, _FLAT_DATA)
         self.memory.load(_GDT, bytes(gdt))
-        self.engine.reset_segments(_GDT, len(gdt) - 1, plan.code, plan.data)
+        self.engines[0].reset_segments(_GDT, len(gdt) - 1, plan.code, plan.data)
         cpu = self.vcpu.cpu
         for register, value in plan.registers.items():
             cpu.set_reg(register, value)
@@ -210,7 +214,7 @@ class Machine:
             self.close()
 
     def _run(self, watch: Callable[[int], None] | None) -> Run:
-        loop = RunLoop(self.vcpu, self.engine, self.timers, self._controller, self.pc)
+        loop = RunLoop(self.vcpu, self.engines[0], self.timers, self._controller, self.pc)
         return self.result(loop.run(self.description.max_instructions, watch))
 
     def result(self, outcome: Outcome) -> Run:

@@ -404,9 +404,9 @@ def test_the_scratch_pages_are_out_of_reach(tiny_guest, make_machine) -> None:
     """The MSR bitmap and the intercept block lie there; a guest sees an empty bus."""
     source, _ = PROGRAMS["large page over the scratch pages"]
     machine = make_machine(tiny_guest(f"start: PAGING\n{source}"))
-    before = bytes(machine.engine._scratch[0x2000:])
+    before = bytes(machine.engines[0]._scratch[0x2000:])
     assert machine.run().outcome.ok
-    assert bytes(machine.engine._scratch[0x2000:]) == before
+    assert bytes(machine.engines[0]._scratch[0x2000:]) == before
 
 
 def test_a_pool_that_runs_out_starts_afresh(run_guest) -> None:

@@ -6,6 +6,7 @@ cdef class BatchQueue:
     cdef GuestMemory memory
     cdef GuestPaging paging
     cdef ShadowMmu shadow
+    cdef public object peers
     cdef unsigned int header
     cdef unsigned int capacity
     cdef unsigned int fault_page
@@ -20,6 +21,8 @@ cdef class BatchQueue:
     cdef readonly unsigned int largest
 
     cpdef int drain(self) except -1
+    cdef int drain_own(self) except -1
+    cdef int check_own_fault_page(self) except -1
     cpdef int apply(self, unsigned int record) except -1
     cdef int publish_fault_page(self, unsigned int address) except -1
     cdef int check_fault_page(self) except -1

@@ -43,6 +43,9 @@ class QueueRefused(GuestError):
 class BatchQueue:
     """The queue of one CPU.
 
+    What one CPU queued concerns all, since a store to memory does: every drain and every
+    look at a fault page goes through the queues of the `peers` as well.
+
     `offered` are the `Feature` bits that attaching grants. After a run `updates`
     counts the entries that were announced through the queue, `notices` all records,
     `drains` the drains that found any, `largest` the most records in one of them.
@@ -58,6 +61,7 @@ class BatchQueue:
         self.attached = False
         self.fault_page = NO_PAGE
         self.fault_entry = 0
+        self.peers: tuple[BatchQueue, ...] = ()
         self.updates = self.notices = self.drains = 0
         self.largest = 0
 
@@ -118,7 +122,16 @@ class BatchQueue:
         return physical
 
     def drain(self) -> cython.int:
-        """Apply every record; answers how many there were."""
+        """Apply every record, of every CPU; answers how many there were."""
+        applied: cython.uint = self.drain_own()
+        if self.peers:
+            for queue in self.peers:
+                peer: BatchQueue = queue
+                applied += peer.drain_own()
+        return applied
+
+    def drain_own(self) -> cython.int:
+        """Apply every record of this CPU; answers how many there were."""
         if not self.attached:
             return 0
         memory: GuestMemory = self.memory
@@ -169,7 +182,16 @@ class BatchQueue:
         return 0
 
     def check_fault_page(self) -> cython.int:
-        """The shadow may have got translations: one of the fault page, too?"""
+        """The shadow may have got translations: one of a CPU's fault page, too?"""
+        self.check_own_fault_page()
+        if self.peers:
+            for queue in self.peers:
+                peer: BatchQueue = queue
+                peer.check_own_fault_page()
+        return 0
+
+    def check_own_fault_page(self) -> cython.int:
+        """The same for the page that this CPU was told of."""
         if self.fault_page != NO_PAGE and self.shadow.has_translation(
             self.fault_page << 12, self.fault_entry
         ):

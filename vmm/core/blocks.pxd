@@ -28,6 +28,7 @@ cdef class BlockMeter:
     cdef unsigned int in_call
     cdef public unsigned long long instructions
     cdef public unsigned long long charged_ns
+    cdef public unsigned long long elsewhere_ns
     cdef readonly unsigned long long rom_instructions
     cdef unsigned long long[::1] call_count
     cdef unsigned long long[::1] call_instructions
@@ -39,3 +40,4 @@ cdef class BlockMeter:
     cpdef int leave_at(self, unsigned int eip) except -1
     cdef int retire(self) except -1
     cpdef unsigned long long now(self) except? 0
+    cpdef unsigned long long own(self) except? 0

@@ -49,7 +49,7 @@ NS_PER_INSTRUCTION = cython.declare(cython.ulonglong, 1)
 @cython.final
 @cython.cclass
 class BlockMeter:
-    """The instruction count and virtual clock of one CPU."""
+    """The instruction count of one CPU, and the machine's clock while that CPU runs."""
 
     def __init__(self, cpu: CpuState, memory: GuestMemory, paging: GuestPaging):
         self.cpu = cpu
@@ -72,6 +72,7 @@ class BlockMeter:
         self.rom_start = self.rom_end = 0
         self.in_call = ROW_OTHER
         self.instructions = self.charged_ns = self.rom_instructions = 0
+        self.elsewhere_ns = 0
         self.call_count = array("Q", bytes(8 * ROWS))
         self.call_instructions = array("Q", bytes(8 * ROWS))
         self.answers = {}
@@ -82,8 +83,16 @@ class BlockMeter:
         self.rom_end = end
 
     def now(self) -> cython.ulonglong:
-        """Virtual time in nanoseconds."""
+        """The machine's virtual time in nanoseconds, while this CPU is the one that runs."""
+        return self.own() + self.elsewhere_ns
+
+    def own(self) -> cython.ulonglong:
+        """How long this CPU has run, in nanoseconds of virtual time."""
         return self.instructions * NS_PER_INSTRUCTION + self.charged_ns
+
+    def take_over(self, now):
+        """Run from now on, after others have brought virtual time to `now`."""
+        self.elsewhere_ns = now - self.own()
 
     def enter(self, address: cython.uint, size: cython.uint) -> cython.bint:
         """Count a block; true when `special` must look at it as well."""

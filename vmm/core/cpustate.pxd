@@ -19,6 +19,7 @@ cdef class CpuState:
     cdef RegisterCall call_write
     cdef object keep
     cdef public unsigned int root
+    cdef public bint tlb_behind
 
     cpdef unsigned int reg(self, unsigned int number) except? 0xFFFFFFFF
     cpdef int set_reg(self, unsigned int number, unsigned int value) except -1

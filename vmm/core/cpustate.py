@@ -79,6 +79,7 @@ class CpuState:
             RegisterCall, cython.cast(cython.size_t, binding.write_register)
         )
         self.root = 0
+        self.tlb_behind = False
 
     def reg(self, number: cython.uint) -> cython.uint:
         """A general register, 0-7."""

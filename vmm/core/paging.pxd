@@ -21,6 +21,7 @@ cdef class GuestPaging:
     cdef bint enabled(self) noexcept
     cdef bint write_protect(self) noexcept
     cdef bint pae(self) noexcept
+    cdef unsigned int mode(self) noexcept
     cpdef int load_pointers(self) except -1
     cdef unsigned long long pointer(self, unsigned int quarter) except? 0
     cdef bint walk(self, unsigned int address) except? True

@@ -69,6 +69,11 @@ class GuestPaging:
         """CR4.PAE, as the guest set it."""
         return (self.cr4 & CR4_PAE) != 0
 
+    def mode(self) -> cython.uint:
+        """What decides how tables are read: CR0.WP, CR4.PSE, CR4.PAE and EFER.NXE."""
+        bits: cython.uint = (self.cr0 & CR0_WP) | (self.cr4 & (CR4_PSE | CR4_PAE))
+        return bits | 1 if self.no_execute else bits
+
     def load_pointers(self) -> cython.int:
         """Load the four directory pointers, as MOV CR3 does under PAE.
 

@@ -169,7 +169,7 @@ class PrivilegedRegisters:
         self.paging.cr0 = value
         self.cpu.write_cr0(value | REAL_CR0)
         if changed & CR0_WP:
-            self.shadow.reset()
+            self.shadow.mode_changed()
         elif changed >> 31:
             self.queue.drain()
             self.shadow.load_root()
@@ -185,7 +185,7 @@ class PrivilegedRegisters:
         self.paging.cr4 = value
         self.cpu.write_cr4((value & CR4_SSE) | CR4_PAE)
         if changed & (CR4_PSE | CR4_PAE):
-            self.shadow.reset()
+            self.shadow.mode_changed()
         else:
             self.shadow.bring_into_step()
             self.cpu.flush_tlb()
@@ -261,7 +261,7 @@ class PrivilegedRegisters:
             return False
         self.msrs[MSR_EXTENDED_FEATURES] = value
         self.paging.no_execute = value != 0
-        self.shadow.reset()
+        self.shadow.mode_changed()
         return True
 
     def set_pair(self, value: cython.ulonglong) -> cython.int:

@@ -11,6 +11,9 @@ cdef class ShadowMmu:
     cdef unsigned int[::1] root_key
     cdef unsigned char[::1] root_used
     cdef unsigned long long[::1] root_stamp
+    cdef unsigned int first_root
+    cdef unsigned int root_count
+    cdef unsigned long long generation
     cdef unsigned int current
     cdef unsigned long long stamp
     cdef unsigned int unchanged_at
@@ -21,6 +24,9 @@ cdef class ShadowMmu:
 
     cpdef int load_root(self) except -1
     cpdef int reset(self) except -1
+    cdef int start_afresh(self) except -1
+    cdef int mode_changed(self) except -1
+    cdef bint runs_in_another_mode(self) noexcept
     cdef int empty_root(self, unsigned int root) except -1
     cdef int check_pointers(self) except -1
     cdef unsigned int directory(self, unsigned int quarter) except? 0

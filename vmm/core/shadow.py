@@ -17,7 +17,6 @@ from vmm.core.cpustate import CpuState
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 from vmm.core.shadowpages import ShadowPages
-from vmm.core.windows import Windows
 
 # Bits of guest and shadow entries alike.
 PRESENT = cython.declare(cython.ulonglong, 0x01)
@@ -53,8 +52,9 @@ class ShadowMmu:
     """Shadow tables for one CPU, in a pool as `ShadowPages` describes it.
 
     A root is the shadow of one CR3 value: four links, to the directories of the
-    quarters of the address space. Roots are cached; directories and tables are
-    shared between them by the guest frame that they shadow.
+    quarters of the address space. Roots are cached, by each CPU for itself (`index`
+    is its number); directories and tables are shared between all roots of all CPUs by
+    the guest frame that they shadow.
     """
 
     def __init__(
@@ -62,14 +62,16 @@ class ShadowMmu:
         memory: GuestMemory,
         paging: GuestPaging,
         cpu: CpuState,
-        pool,
-        pool_address,
-        window_address,
+        pages: ShadowPages,
+        index,
     ):
         self.memory = memory
         self.paging = paging
         self.cpu = cpu
-        self.pages = ShadowPages(memory, cpu, pool, pool_address, Windows(window_address))
+        self.pages = pages
+        self.root_count = pages.roots_each
+        self.first_root = index * pages.roots_each
+        self.generation = pages.generation
         self.root_key = array("I", bytes(4 * ROOTS))
         self.root_used = bytearray(ROOTS)
         self.root_stamp = array("Q", bytes(8 * ROOTS))
@@ -83,22 +85,48 @@ class ShadowMmu:
 
     def reset(self) -> cython.int:
         """Drop the whole shadow and start afresh."""
-        i: cython.uint
         self.resets += 1
         self.pages.clear()
+        return self.start_afresh()
+
+    def start_afresh(self) -> cython.int:
+        """The shadow was dropped, by this CPU or another: find a root again."""
+        i: cython.uint
+        self.generation = self.pages.generation
         for i in range(ROOTS):
             self.root_used[i] = 0
         return self.load_root()
 
+    def resume(self):
+        """Run from now on, after other CPUs have."""
+        self.pages.switch_to(self.cpu)
+        if self.generation != self.pages.generation or self.runs_in_another_mode():
+            self.start_afresh()
+
+    def mode_changed(self) -> cython.int:
+        """The guest's tables mean something else now: write protection, sizes, no-execute."""
+        if len(self.pages.cpus) > 1 and not self.paging.enabled():
+            # The tables are those of the other CPUs, and right for them.
+            return 0
+        return self.reset()
+
+    def runs_in_another_mode(self) -> cython.bint:
+        """Were the shadow tables made for a CPU that reads the guest's in another way?"""
+        return self.paging.enabled() and self.pages.mode != self.paging.mode()
+
     def load_root(self) -> cython.int:
         """Run on the shadow of the guest's current CR3, from the cache if it is there."""
         self.bring_into_step()
+        if self.runs_in_another_mode():
+            self.pages.mode = self.paging.mode()
+            if len(self.pages.cpus) > 1:
+                return self.reset()
         key: cython.uint = NO_KEY
         if self.paging.enabled():
             key = self.paging.cr3 >> 5
         root: cython.uint
         victim: cython.uint = 0
-        for root in range(ROOTS):
+        for root in range(self.root_count):
             if self.root_used[root] and self.root_key[root] == key:
                 break
             if not self.root_used[root]:
@@ -113,17 +141,17 @@ class ShadowMmu:
             self.root_key[root] = key
         self.stamp += 1
         self.root_stamp[root] = self.stamp
-        self.current = root
+        self.current = self.first_root + root
         self.paging.load_pointers()
         self.check_pointers()
-        self.pages.tlb_stale = False
-        return self.cpu.load_root(self.pages.pool_address + 32 * root)
+        self.pages.settle()
+        return self.cpu.load_root(self.pages.pool_address + 32 * self.current)
 
     def empty_root(self, root: cython.uint) -> cython.int:
         """Forget what a root linked to."""
         i: cython.uint
         for i in range(4):
-            self.pages.drop_link(4 * root + i)
+            self.pages.drop_link(4 * (self.first_root + root) + i)
         return 0
 
     def check_pointers(self) -> cython.int:

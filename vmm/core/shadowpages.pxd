@@ -5,7 +5,12 @@ from vmm.core.windows cimport Windows
 
 cdef class ShadowPages:
     cdef GuestMemory memory
+    cdef object cpus
     cdef CpuState cpu
+    cdef readonly unsigned int roots_each
+    cdef readonly unsigned long long generation
+    # how the guest's tables are read, as GuestPaging.mode() says it
+    cdef unsigned int mode
     cdef readonly Windows windows
     cdef unsigned long long[::1] entries
     cdef unsigned int pool_address
@@ -33,6 +38,8 @@ cdef class ShadowPages:
     cdef bint running_out(self) noexcept
     cdef int clear(self) except -1
     cdef int flush_if_stale(self) except -1
+    cdef int settle(self) except -1
+    cpdef int switch_to(self, CpuState cpu) except -1
     cdef bint is_traced(self, unsigned int frame) noexcept
     cdef bint can_stray(self, unsigned int frame) noexcept
     cdef int let_stray(self, unsigned int frame) except -1

@@ -8,7 +8,10 @@ one fault per 4 KiB would be an artefact.
 
 Every change keeps three things true: each present leaf is on the list of mappings
 of its guest frame, each link on the list of parents of its page, and `tlb_stale` is
-set when an entry lost a right that the TLB may still grant.
+set when an entry lost a right that a TLB may still grant.
+
+All CPUs of a machine run on the same pages, one of them at a time. The one that runs
+flushes its TLB on the spot; the others are told, and flush before they run on.
 """
 
 from array import array
@@ -37,7 +40,8 @@ DIRECTORY = cython.declare(cython.uint, 3)
 IDENTITY = cython.declare(cython.uint, 4)
 FIXED = cython.declare(cython.uint, 5)
 
-# Page 0 holds the roots, page 1 reads as all ones.
+# Page 0 holds the roots, 128 of them at most, page 1 reads as all ones.
+ROOTS_EACH = cython.declare(cython.uint, 64)
 ROOTS_PAGE = cython.declare(cython.uint, 0)
 VOID_PAGE = cython.declare(cython.uint, 1)
 FIRST_PAGE = cython.declare(cython.uint, 2)
@@ -51,17 +55,21 @@ STRAYS = cython.declare(cython.uint, 1024)
 @cython.final
 @cython.cclass
 class ShadowPages:
-    """The pool of one CPU.
+    """The pool of one machine.
 
-    `pool` is a buffer of whole pages that the engine maps at physical
+    `pool` is a buffer of whole pages that each engine maps at physical
     `pool_address`, outside guest memory. A location is an index into all its
-    64-bit entries.
+    64-bit entries. Each of the `cpus` has roots of its own, `roots_each` of them.
     """
 
-    def __init__(self, memory: GuestMemory, cpu: CpuState, pool, pool_address, windows: Windows):
+    def __init__(self, memory: GuestMemory, cpus, pool, pool_address, windows: Windows):
         self.memory = memory
-        self.cpu = cpu
+        self.cpus = tuple(cpus)
+        self.cpu = cpus[0]
+        self.roots_each = min(ROOTS_EACH, 128 // len(cpus))
         self.windows = windows
+        self.generation = 0
+        self.mode = 0
         self.entries = memoryview(pool).cast("B").cast("Q")
         self.pool_address = pool_address
         self.page_count = len(pool) >> 12
@@ -94,8 +102,12 @@ class ShadowPages:
         return self.free_count < PAGE_RESERVE or self.links.nearly_full()
 
     def clear(self) -> cython.int:
-        """Drop everything. Announcements stay: they are the guest's word."""
+        """Drop everything. Announcements stay: they are the guest's word.
+
+        Each CPU must find itself a root again; `generation` tells it.
+        """
         i: cython.uint
+        self.generation += 1
         self.free_count = 0
         for i in range(self.page_count - 1, FIRST_PAGE - 1, -1):
             self.kind[i] = FREE
@@ -127,8 +139,36 @@ class ShadowPages:
     def flush_if_stale(self) -> cython.int:
         """Flush the TLB if an entry lost a right since the last flush."""
         if self.tlb_stale:
-            self.tlb_stale = False
+            self.settle()
             self.cpu.flush_tlb()
+        return 0
+
+    def settle(self) -> cython.int:
+        """The CPU that runs flushes its TLB now; let the others do so before they run on."""
+        if self.tlb_stale:
+            self.tlb_stale = False
+            if len(self.cpus) > 1:
+                self.others_are_behind()
+        return 0
+
+    def others_are_behind(self):
+        """Every CPU but the one that runs may have a translation that was withdrawn."""
+        for cpu in self.cpus:
+            if cpu is not self.cpu:
+                cpu.tlb_behind = True
+
+    def switch_to(self, cpu: CpuState) -> cython.int:
+        """`cpu` is the one that runs from now on, on what the tables say now."""
+        if self.cpu is not cpu:
+            if self.tlb_stale:
+                # The CPU that stops may live with that until it invalidates, but what it
+                # withdrew it may also have told the next one about.
+                self.settle()
+                self.cpu.tlb_behind = True
+            self.cpu = cpu
+        if cpu.tlb_behind:
+            cpu.tlb_behind = False
+            cpu.flush_tlb()
         return 0
 
     # ---- tracing

@@ -12,6 +12,7 @@ from vmm.core.shadow cimport ShadowMmu
 from vmm.core.stores cimport StoreEmulator
 
 cdef class Vcpu:
+    cdef readonly unsigned int index
     cdef readonly CpuState cpu
     cdef readonly GuestMemory memory
     cdef readonly GuestPaging paging

@@ -102,18 +102,18 @@ WRITE_DIRECTION = cython.declare(cython.uint, 0x1000000)
 class Vcpu:
     """One virtual CPU: the kernel side of every exit.
 
-    `ports` serves port accesses (`read(port, size)`, `write(port, size, value)`);
-    an access that it answers is a heavy exit. `cpuid` and `msrs` are as in
-    `PrivilegedRegisters`.
+    `index` is its number in the machine, whose `memory` and shadow `pages` it shares
+    with the others. `ports` serves port accesses (`read(port, size)`, `write(port,
+    size, value)`); an access that it answers is a heavy exit. `cpuid` and `msrs` are as
+    in `PrivilegedRegisters`.
     """
 
-    def __init__(
-        self, cpu, memory, pool, pool_address, window_address, features, ports, cpuid, msrs
-    ):
+    def __init__(self, index, cpu, memory, pages, features, ports, cpuid, msrs):
+        self.index = index
         self.cpu = cpu
         self.memory = memory
         self.paging = GuestPaging(memory)
-        self.shadow = ShadowMmu(memory, self.paging, cpu, pool, pool_address, window_address)
+        self.shadow = ShadowMmu(memory, self.paging, cpu, pages, index)
         self.counters = Counters()
         self.queue = BatchQueue(memory, self.paging, self.shadow, features)
         self.meter = BlockMeter(cpu, memory, self.paging)
@@ -366,7 +366,10 @@ class Vcpu:
         if self.meter.instructions >= self.instruction_limit:
             self.stop_reason = STOP_LIMIT
             self.cpu.stop()
-        elif self.meter.instructions + self.meter.charged_ns >= self.deadline:
+        elif (
+            self.meter.instructions + self.meter.charged_ns + self.meter.elsewhere_ns
+            >= self.deadline
+        ):
             self.stop_reason = STOP_DEADLINE
             self.cpu.stop()
         elif self.irq_pending and self.cpu.can_interrupt():

@@ -81,7 +81,7 @@ RULES: dict[str, Rule] = {
     ],
     "a fault drops its translation": [(ShadowMmu, "drop_translation", nothing)],
     "a fill ends the fault page": [(BatchQueue, "check_fault_page", not_from(CHECK, "page_fault"))],
-    "a drain ends the fault page": [(BatchQueue, "check_fault_page", not_from(CHECK, "drain"))],
+    "a drain ends the fault page": [(BatchQueue, "check_fault_page", not_from(CHECK, "drain_own"))],
     "CR3 ends the fault page": [
         (BatchQueue, "forget_fault_page", not_from(FORGET, "ring", "control_register")),
         (BatchQueue, "check_fault_page", not_from(CHECK, "ring")),
