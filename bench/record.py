@@ -36,6 +36,7 @@ class Case:
 
     `rom` is the flavour, `none`, or a file's name; `queue` (records), `calls` and
     `visibility` are none where they mean nothing or are not known. `memory` is in bytes.
+    `variant` names what the machine has beyond the ordinary, `plain` nothing.
     """
 
     suite: str
@@ -52,6 +53,7 @@ class Case:
     queue: int | None = None
     calls: str | None = None
     visibility: str | None = None
+    variant: str = "plain"
 
     @property
     def label(self) -> str:
@@ -63,6 +65,8 @@ class Case:
         if self.visibility == "strict":
             parts.append("strict")
         parts.append(self.policy)
+        if self.variant != "plain":
+            parts.append(self.variant)
         if self.engine != "unicorn":
             parts.append(self.engine)
         return ", ".join(parts)

@@ -29,6 +29,7 @@ CREATE TABLE runs (
     policy TEXT NOT NULL,           -- the policy, with its changes
     engine TEXT NOT NULL,           -- what executed the guest
     memory INTEGER NOT NULL,        -- of the guest, in bytes
+    variant TEXT NOT NULL,          -- what the machine has beyond the ordinary; `plain` for nothing
     repetition INTEGER NOT NULL,    -- 0 for the first
     version TEXT NOT NULL,          -- of vmirom
     code TEXT NOT NULL,             -- SHA-256 over the sources that count: counts are compared within one code
