@@ -35,6 +35,7 @@ from vmi.calls import CALLS, Argument, Call, Place
 from vmi.flags import LazyMode, PageFlag, TlbFlush, UpdateFlag
 from vmi.relocation import RelocationKind
 from vmirom.main import cli
+from vmm.core import apicmessage
 from vmm.core.event import REASON_OF, Event, Reason
 from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import INTERCEPTS, POLICIES
@@ -256,6 +257,20 @@ def queue_page() -> str:
     )
 
 
+def apic_bus_page() -> str:
+    """The messages of the APIC bus."""
+    return (
+        "# Messages of the APIC bus\n\n"
+        f"{_prose(apicmessage)}\n\nThis is version {apicmessage.MESSAGE_VERSION}; bytes that are "
+        "no message of it are refused with an error that names them.\n\n## Kinds\n\n"
+        + members(apicmessage.MessageKind, "d")
+        + "\n## Delivery modes\n\n"
+        + members(apicmessage.DeliveryMode, "d")
+        + "\n## Flags\n\n"
+        + members(apicmessage.MessageFlag, "d")
+    )
+
+
 def _prose(module: Any) -> str:
     """A module's description as Markdown, without its first line."""
     text = inspect.getdoc(module) or ""
@@ -399,6 +414,7 @@ def commands() -> str:
 
 
 PAGES = {
+    "apic-bus.md": apic_bus_page,
     "calls.md": calls,
     "commands.md": commands,
     "guests.md": guests,
