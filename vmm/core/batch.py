@@ -204,7 +204,7 @@ class BatchQueue:
         self.notices += 1
         if kind == ENTRY:
             self.updates += 1
-            return self.shadow.entry_written(record - kind)
+            return self.shadow.follower.entry_written(record - kind)
         if kind == ALLOCATE:
             return self.shadow.announce(record >> 12)
         return self.shadow.release(record >> 12)

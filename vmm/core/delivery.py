@@ -207,7 +207,7 @@ class Delivery:
             )
             self.memory.write32(physical, self.stack[i - 1])
             if self.shadow.is_traced(physical >> 12):
-                self.shadow.entry_written(physical)
+                self.shadow.follower.entry_written(physical)
 
         cpu.load_segment(CS, (selector & 0xFFFC) | ring, code_low, code_high)
         if ring < cpl:

@@ -61,7 +61,7 @@ class DoorbellPort:
             self.queue.forget_fault_page()
             self.shadow.load_root()
         elif function == INVALIDATE_PAGE or function == FLUSH_TLB:
-            self.shadow.bring_into_step()
+            self.shadow.unsync.bring_into_step()
             self.cpu.flush_tlb()
         elif function == UPDATE_ENTRY:
             physical: cython.Py_ssize_t = self.paging.translate(argument, False, False)
@@ -70,7 +70,7 @@ class DoorbellPort:
                     f"doorbell UPDATE_ENTRY at {eip:#010x}: {argument:#010x} is not mapped"
                 )
                 return 0
-            self.shadow.entry_written(cython.cast(cython.uint, physical))
+            self.shadow.follower.entry_written(cython.cast(cython.uint, physical))
         elif function == QUEUE_FULL:
             if not argument & 3:
                 self.complain(f"doorbell QUEUE_FULL at {eip:#010x}: {argument:#010x} is no record")

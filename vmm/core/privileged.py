@@ -187,7 +187,7 @@ class PrivilegedRegisters:
         if changed & (CR4_PSE | CR4_PAE):
             self.shadow.mode_changed()
         else:
-            self.shadow.bring_into_step()
+            self.shadow.unsync.bring_into_step()
             self.cpu.flush_tlb()
         return True
 

@@ -1,13 +1,17 @@
 from vmm.core.cpustate cimport CpuState
+from vmm.core.follow cimport Follower
 from vmm.core.memory cimport GuestMemory
 from vmm.core.paging cimport GuestPaging
 from vmm.core.shadowpages cimport ShadowPages
+from vmm.core.unsync cimport OutOfStep
 
 cdef class ShadowMmu:
     cdef GuestMemory memory
     cdef GuestPaging paging
     cdef CpuState cpu
     cdef readonly ShadowPages pages
+    cdef Follower follower
+    cdef OutOfStep unsync
     cdef unsigned int[::1] root_key
     cdef unsigned char[::1] root_used
     cdef unsigned long long[::1] root_stamp
@@ -37,14 +41,8 @@ cdef class ShadowMmu:
     cdef int fill(self, unsigned int address, bint write, bint fetch) except -1
     cdef unsigned int table(self, unsigned int address) except? 0
     cdef unsigned int location(self, unsigned int address) noexcept
-    cdef unsigned int copy_of(self, unsigned int entry) noexcept
     cdef int drop_translation(self, unsigned int address, unsigned int entry) except -1
     cdef bint has_translation(self, unsigned int address, unsigned int entry) noexcept
     cdef bint lets_fault_through(self, unsigned int address) except? True
-    cdef int entry_written(self, unsigned int address) except -1
-    cdef int leaf_written(self, unsigned int location, unsigned long long entry) except -1
-    cdef unsigned long long guest_entry(self, unsigned int frame, unsigned int half, unsigned int index) except? 0
-    cdef int bring_into_step(self) except -1
-    cdef int bring_entry_into_step(self, unsigned int address) except -1
     cdef int announce(self, unsigned int frame) except -1
     cdef int release(self, unsigned int frame) except -1

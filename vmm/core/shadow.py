@@ -14,15 +14,16 @@ from array import array
 import cython
 
 from vmm.core.cpustate import CpuState
+from vmm.core.follow import Follower
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 from vmm.core.shadowpages import ShadowPages
+from vmm.core.unsync import OutOfStep
 
 # Bits of guest and shadow entries alike.
 PRESENT = cython.declare(cython.ulonglong, 0x01)
 WRITABLE = cython.declare(cython.ulonglong, 0x02)
 USER = cython.declare(cython.ulonglong, 0x04)
-ACCESSED = cython.declare(cython.ulonglong, 0x20)
 DIRTY = cython.declare(cython.ulonglong, 0x40)
 LARGE = cython.declare(cython.ulonglong, 0x80)
 ACCESSED_DIRTY = cython.declare(cython.ulonglong, 0x60)
@@ -69,6 +70,8 @@ class ShadowMmu:
         self.paging = paging
         self.cpu = cpu
         self.pages = pages
+        self.follower = Follower(memory, paging, pages)
+        self.unsync = OutOfStep(memory, paging, pages, self.follower)
         self.root_count = pages.roots_each
         self.first_root = index * pages.roots_each
         self.generation = pages.generation
@@ -116,7 +119,7 @@ class ShadowMmu:
 
     def load_root(self) -> cython.int:
         """Run on the shadow of the guest's current CR3, from the cache if it is there."""
-        self.bring_into_step()
+        self.unsync.bring_into_step()
         if self.runs_in_another_mode():
             self.pages.mode = self.paging.mode()
             if len(self.pages.cpus) > 1:
@@ -263,27 +266,12 @@ class ShadowMmu:
             return 0
         return 512 * pages.page_index(link) + ((address >> 12) & 511)
 
-    def copy_of(self, entry: cython.uint) -> cython.uint:
-        """Where the shadow's copy of the guest's leaf entry at `entry` is; 0 if it has none."""
-        frame: cython.uint = entry >> 12
-        if not self.memory.is_ram(frame):
-            return 0
-        index: cython.uint
-        half: cython.uint = 0
-        if self.paging.pae():
-            index = (entry & 0xFFF) >> 3
-        else:
-            index = (entry & 0xFFF) >> 2
-            half = index >> 9
-        page: cython.uint = self.pages.table_of[2 * frame + half]
-        return 512 * page + (index & 511) if page else 0
-
     def drop_translation(self, address: cython.uint, entry: cython.uint) -> cython.int:
         """Forget how an address is mapped by the guest's leaf entry at `entry`."""
         location: cython.uint = self.location(address)
         if location:
             self.pages.drop_leaf(location)
-        location = self.copy_of(entry)
+        location = self.follower.copy_of(entry)
         if location:
             self.pages.drop_leaf(location)
         return self.pages.flush_if_stale()
@@ -293,51 +281,8 @@ class ShadowMmu:
         location: cython.uint = self.location(address)
         if location and self.pages.entries[location] & PRESENT:
             return True
-        location = self.copy_of(entry)
+        location = self.follower.copy_of(entry)
         return location != 0 and (self.pages.entries[location] & PRESENT) != 0
-
-    def bring_into_step(self) -> cython.int:
-        """Let every shadow table that strayed follow its guest's, and trace it again.
-
-        Only what is present is looked at, as in KVM's sync_page: the rest comes by fault.
-        """
-        pages: ShadowPages = self.pages
-        i: cython.uint
-        k: cython.uint
-        half: cython.uint
-        for i in range(pages.stray_count):
-            frame: cython.uint = pages.strays[i]
-            pages.out_of_step[frame] = 0
-            for half in range(2):
-                page: cython.uint = pages.table_of[2 * frame + half]
-                if page:
-                    for k in range(512):
-                        if pages.entries[512 * page + k] & PRESENT:
-                            self.leaf_written(512 * page + k, self.guest_entry(frame, half, k))
-            pages.trace(frame)
-        pages.stray_count = 0
-        return pages.flush_if_stale()
-
-    def bring_entry_into_step(self, address: cython.uint) -> cython.int:
-        """The same for the one entry that INVLPG is about."""
-        paging: GuestPaging = self.paging
-        if not self.pages.stray_count or not paging.enabled():
-            return 0
-        paging.walk(address)
-        if paging.large or not paging.pde & PRESENT:
-            return 0
-        frame: cython.uint = paging.pte_address >> 12
-        if self.memory.is_ram(frame) and self.pages.out_of_step[frame]:
-            self.entry_written(paging.pte_address)
-        return 0
-
-    def guest_entry(
-        self, frame: cython.uint, half: cython.uint, index: cython.uint
-    ) -> cython.ulonglong:
-        """An entry of a guest's table, by its place in the shadow."""
-        if self.paging.pae():
-            return self.memory.read64((frame << 12) + 8 * index)
-        return self.memory.read32((frame << 12) + 4 * (512 * half + index))
 
     # ---- faults
 
@@ -426,7 +371,7 @@ class ShadowMmu:
         page = self.pages.table(frame, half)
         i: cython.uint
         for i in range(512):
-            self.leaf_written(512 * page + i, self.guest_entry(frame, half, i))
+            self.follower.leaf_written(512 * page + i, self.follower.guest_entry(frame, half, i))
         return page
 
     def lets_fault_through(self, address: cython.uint) -> cython.bint:
@@ -445,56 +390,4 @@ class ShadowMmu:
         if not self.memory.is_ram(frame) or self.pages.announced[frame] or paging.pte & PRESENT:
             return False
         location: cython.uint = self.location(address)
-        return location != 0 and location == self.copy_of(paging.pte_address)
-
-    # ---- stores to tables
-
-    def entry_written(self, address: cython.uint) -> cython.int:
-        """Follow a store to the guest page-table entry at this physical address."""
-        frame: cython.uint = address >> 12
-        if not self.memory.is_ram(frame):
-            return 0
-        pages: ShadowPages = self.pages
-        page: cython.uint
-        index: cython.uint
-        location: cython.uint = self.copy_of(address)
-        if self.paging.pae():
-            if location:
-                self.leaf_written(location, self.memory.read64(address))
-            page = pages.directory_of[4 * frame]
-            if page:
-                pages.drop_link(512 * page + ((address & 0xFFF) >> 3))
-            return 0
-        if location:
-            self.leaf_written(location, self.memory.read32(address))
-        index = (address & 0xFFF) >> 2
-        page = pages.directory_of[4 * frame + (index >> 8)]
-        if page:
-            pages.drop_link(512 * page + 2 * (index & 255))
-            pages.drop_link(512 * page + 2 * (index & 255) + 1)
-        return 0
-
-    def leaf_written(self, location: cython.uint, entry: cython.ulonglong) -> cython.int:
-        """Carry a guest's leaf entry to its place in the shadow."""
-        pages: ShadowPages = self.pages
-        old: cython.ulonglong = pages.entries[location]
-        frame: cython.ulonglong = (entry & GUEST_FRAME) >> 12
-        # Only what was accessed before is worth having ready.
-        if (
-            not entry & PRESENT
-            or not entry & ACCESSED
-            or frame >= self.memory.frame_count
-            or not self.memory.is_ram(cython.cast(cython.uint, frame))
-        ):
-            return pages.drop_leaf(location)
-        same: cython.bint = (old & PRESENT) != 0 and (old & FRAME_MASK) >> 12 == frame
-        forbidden: cython.bint = self.paging.no_execute and entry >> 63
-        return pages.store_leaf(
-            location,
-            pages.leaf(
-                cython.cast(cython.uint, frame),
-                (entry & USER) != 0,
-                (entry & WRITABLE) != 0 and (entry & DIRTY) != 0,
-                same and not old & NO_EXECUTE and not forbidden,
-            ),
-        )
+        return location != 0 and location == self.follower.copy_of(paging.pte_address)

@@ -41,8 +41,6 @@ cdef class ShadowPages:
     cdef int settle(self) except -1
     cpdef int switch_to(self, CpuState cpu) except -1
     cdef bint is_traced(self, unsigned int frame) noexcept
-    cdef bint can_stray(self, unsigned int frame) noexcept
-    cdef int let_stray(self, unsigned int frame) except -1
     cdef int trace(self, unsigned int frame) except -1
     cdef unsigned int page_index(self, unsigned long long entry) noexcept
     cdef unsigned long long link_to(self, unsigned int page) noexcept

@@ -187,23 +187,6 @@ class ShadowPages:
             | self.directory_of[directories + 3]
         ) != 0
 
-    def can_stray(self, frame: cython.uint) -> cython.bint:
-        """May this frame go out of step? Leaf tables only, and not too many at once."""
-        directories: cython.uint = 4 * frame
-        return self.stray_count < STRAYS and not (
-            self.directory_of[directories]
-            | self.directory_of[directories + 1]
-            | self.directory_of[directories + 2]
-            | self.directory_of[directories + 3]
-        )
-
-    def let_stray(self, frame: cython.uint) -> cython.int:
-        """Stop tracing a leaf table until the next flush brings it back into step."""
-        self.out_of_step[frame] = 1
-        self.strays[self.stray_count] = frame
-        self.stray_count += 1
-        return 0
-
     def trace(self, frame: cython.uint) -> cython.int:
         """Take the write permission from every mapping of a traced frame."""
         if not self.is_traced(frame):

@@ -246,8 +246,8 @@ class Vcpu:
         shadow: ShadowMmu = self.shadow
         physical: cython.uint = shadow.target
         self.counters.count(PTE_WRITE, (physical >> 12) << 12, eip)
-        if self.lets_stray and shadow.pages.can_stray(physical >> 12):
-            shadow.pages.let_stray(physical >> 12)
+        if self.lets_stray and shadow.unsync.can_stray(physical >> 12):
+            shadow.unsync.let_stray(physical >> 12)
             # The store itself is the processor's; the same exit makes it possible.
             shadow.resolve(self.cpu.fault_address(), self.cpu.error_code())
             return 0
@@ -272,9 +272,9 @@ class Vcpu:
             self.given_up_frame = physical >> 12
             return shadow.flush_if_stale()
         self.meter.retire()
-        shadow.entry_written((physical >> 2) << 2)
+        shadow.follower.entry_written((physical >> 2) << 2)
         if ((physical & 3) + self.stores.touched) > 4:
-            shadow.entry_written(((physical >> 2) << 2) + 4)
+            shadow.follower.entry_written(((physical >> 2) << 2) + 4)
         # A guest without a ROM follows up with INVLPG or CR3 where it matters; a ROM
         # that was promised a shadow in step may skip that.
         if self.queue.attached:
@@ -310,7 +310,7 @@ class Vcpu:
         self.queue.drain()
         self.code.load(eip)
         at: cython.uint = self.code.skip_prefixes()
-        self.shadow.bring_entry_into_step(self.code.effective_address(at + 2))
+        self.shadow.unsync.bring_entry_into_step(self.code.effective_address(at + 2))
         self.cpu.flush_tlb()
         self.shadow.flush_if_stale()
         self.meter.retire()

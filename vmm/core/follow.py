@@ -1,0 +1,101 @@
+"""Carry what the guest has stored in its tables over to the shadow of them."""
+
+import cython
+
+from vmm.core.memory import GuestMemory
+from vmm.core.paging import GuestPaging
+from vmm.core.shadowpages import ShadowPages
+
+PRESENT = cython.declare(cython.ulonglong, 0x01)
+WRITABLE = cython.declare(cython.ulonglong, 0x02)
+USER = cython.declare(cython.ulonglong, 0x04)
+ACCESSED = cython.declare(cython.ulonglong, 0x20)
+DIRTY = cython.declare(cython.ulonglong, 0x40)
+NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
+FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
+# Bits 12-51 of a guest's 64-bit entry.
+GUEST_FRAME = cython.declare(cython.ulonglong, 0xFFFFFFFFFF000)
+
+
+@cython.final
+@cython.cclass
+class Follower:
+    """Keeps the shadow pages in step with the guest's tables, as one CPU reads those."""
+
+    def __init__(self, memory: GuestMemory, paging: GuestPaging, pages: ShadowPages):
+        self.memory = memory
+        self.paging = paging
+        self.pages = pages
+
+    def copy_of(self, entry: cython.uint) -> cython.uint:
+        """Where the shadow's copy of the guest's leaf entry at `entry` is; 0 if it has none."""
+        frame: cython.uint = entry >> 12
+        if not self.memory.is_ram(frame):
+            return 0
+        index: cython.uint
+        half: cython.uint = 0
+        if self.paging.pae():
+            index = (entry & 0xFFF) >> 3
+        else:
+            index = (entry & 0xFFF) >> 2
+            half = index >> 9
+        page: cython.uint = self.pages.table_of[2 * frame + half]
+        return 512 * page + (index & 511) if page else 0
+
+    def guest_entry(
+        self, frame: cython.uint, half: cython.uint, index: cython.uint
+    ) -> cython.ulonglong:
+        """An entry of a guest's table, by its place in the shadow."""
+        if self.paging.pae():
+            return self.memory.read64((frame << 12) + 8 * index)
+        return self.memory.read32((frame << 12) + 4 * (512 * half + index))
+
+    def entry_written(self, address: cython.uint) -> cython.int:
+        """Follow a store to the guest page-table entry at this physical address."""
+        frame: cython.uint = address >> 12
+        if not self.memory.is_ram(frame):
+            return 0
+        pages: ShadowPages = self.pages
+        page: cython.uint
+        index: cython.uint
+        location: cython.uint = self.copy_of(address)
+        if self.paging.pae():
+            if location:
+                self.leaf_written(location, self.memory.read64(address))
+            page = pages.directory_of[4 * frame]
+            if page:
+                pages.drop_link(512 * page + ((address & 0xFFF) >> 3))
+            return 0
+        if location:
+            self.leaf_written(location, self.memory.read32(address))
+        index = (address & 0xFFF) >> 2
+        page = pages.directory_of[4 * frame + (index >> 8)]
+        if page:
+            pages.drop_link(512 * page + 2 * (index & 255))
+            pages.drop_link(512 * page + 2 * (index & 255) + 1)
+        return 0
+
+    def leaf_written(self, location: cython.uint, entry: cython.ulonglong) -> cython.int:
+        """Carry a guest's leaf entry to its place in the shadow."""
+        pages: ShadowPages = self.pages
+        old: cython.ulonglong = pages.entries[location]
+        frame: cython.ulonglong = (entry & GUEST_FRAME) >> 12
+        # Only what was accessed before is worth having ready.
+        if (
+            not entry & PRESENT
+            or not entry & ACCESSED
+            or frame >= self.memory.frame_count
+            or not self.memory.is_ram(cython.cast(cython.uint, frame))
+        ):
+            return pages.drop_leaf(location)
+        same: cython.bint = (old & PRESENT) != 0 and (old & FRAME_MASK) >> 12 == frame
+        forbidden: cython.bint = self.paging.no_execute and entry >> 63
+        return pages.store_leaf(
+            location,
+            pages.leaf(
+                cython.cast(cython.uint, frame),
+                (entry & USER) != 0,
+                (entry & WRITABLE) != 0 and (entry & DIRTY) != 0,
+                same and not old & NO_EXECUTE and not forbidden,
+            ),
+        )
