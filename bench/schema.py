@@ -1,16 +1,27 @@
 """Results as JSON: names and shapes are stable; additions keep the schema's number."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from bench.compare import Comparison, NamedRun, queue_cost
+from bench.costs import Estimate, Model, Range, Saved, estimate, estimate_saved
 from bench.symbols import SymbolMap
 from vmm.core.event import Weight
 from vmm.core.ledger import Ledger, ReasonCount
 
-__all__ = ["COMPARE_SCHEMA", "RUN_SCHEMA", "compare_to_json", "run_to_json"]
+__all__ = [
+    "COMPARE_SCHEMA",
+    "COSTS_SCHEMA",
+    "RUN_SCHEMA",
+    "compare_to_json",
+    "model_to_json",
+    "models_to_json",
+    "run_to_json",
+]
 
 RUN_SCHEMA = "vmirom.run/1"
 COMPARE_SCHEMA = "vmirom.compare/1"
+COSTS_SCHEMA = "vmirom.costs/1"
 
 Json = dict[str, Any]
 _NO_SYMBOLS = SymbolMap({})
@@ -113,9 +124,91 @@ def run_to_json(
     return result
 
 
-def compare_to_json(comparison: Comparison, *, calls: bool = False, places: int = 0) -> Json:
-    """All runs in the order asked, each as `run_to_json`, and what it saved against the first."""
+def _range(amount: Range | None) -> Json | None:
+    if amount is None:
+        return None
+    return {"low": amount.low, "typical": amount.typical, "high": amount.high}
+
+
+def model_to_json(model: Model) -> Json:
+    """A cost model: one exit by weight and, where it is known, by reason, in `unit`."""
+    factor = model.heavy_factor
     return {
+        "name": model.name,
+        "generation": model.generation,
+        "nested": model.nested,
+        "unit": model.unit.value,
+        "source": model.source,
+        "covers": model.covers,
+        "caveats": list(model.caveats),
+        "clock_ghz": model.clock_ghz,
+        "clock_source": model.clock_source,
+        "light": _range(model.light),
+        "heavy": _range(model.any_heavy),
+        "heavy_source": (
+            model.source if model.heavy is not None else "" if factor is None else factor.source
+        ),
+        "by_reason": {
+            reason.value: {
+                weight.value: _range(cost)
+                for (other, weight), cost in model.by_reason.items()
+                if other is reason
+            }
+            for reason, _ in model.by_reason
+        },
+    }
+
+
+def models_to_json(models: Sequence[Model]) -> Json:
+    """A list of cost models."""
+    return {"schema": COSTS_SCHEMA, "models": [model_to_json(model) for model in models]}
+
+
+def _amount(amount: Estimate | Saved) -> Json:
+    return {
+        "exits": amount.exits,
+        "cycles": _range(amount.cycles),
+        "seconds": _range(amount.seconds),
+    }
+
+
+def _costs(comparison: Comparison, model: Model) -> Json:
+    """What the runs cost by a model, and what each saved against the first."""
+    before = comparison.baseline.ledger.by_reason
+    return {
+        "model": model_to_json(model),
+        "runs": [
+            {
+                "rom": named.rom.name,
+                **_amount(cost),
+                "light": _range(cost.light),
+                "heavy": _range(cost.heavy),
+            }
+            for named in comparison.runs
+            for cost in [estimate(model, named.run.ledger.by_reason)]
+        ],
+        "saved": [
+            {
+                "rom": named.rom.name,
+                **_amount(estimate_saved(model, before, named.run.ledger.by_reason)),
+            }
+            for named in comparison.runs
+        ],
+    }
+
+
+def compare_to_json(
+    comparison: Comparison,
+    *,
+    calls: bool = False,
+    places: int = 0,
+    models: Sequence[Model] = (),
+) -> Json:
+    """All runs in the order asked, each as `run_to_json`, and what it saved against the first.
+
+    With `models` also what all that costs by each of them.
+    """
+    result: Json = {
         "schema": COMPARE_SCHEMA,
         "guest": comparison.guest,
         "policy": comparison.policy.name,
@@ -139,3 +232,6 @@ def compare_to_json(comparison: Comparison, *, calls: bool = False, places: int 
             for named in comparison.runs
         ],
     }
+    if models:
+        result["costs"] = [_costs(comparison, model) for model in models]
+    return result

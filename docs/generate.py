@@ -25,6 +25,7 @@ from typing import Any
 import click
 
 from bench.compare import compare
+from bench.costs import model_named
 from bench.inputs import load_guest, load_rom
 from bench.resultschema import APPLICATION_ID, TABLES, VERSION
 from bench.schema import compare_to_json
@@ -44,9 +45,15 @@ from vmm.machine import MachineDescription
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 NOTE = "<!-- Made by docs/generate.py (make docs); edits here are lost. -->\n\n"
-WITH_EXAMPLES = ["README.md", "docs/tutorial.md", "docs/howto-guest.md", "docs/howto-rom-call.md"]
+WITH_EXAMPLES = [
+    "README.md",
+    "docs/tutorial.md",
+    "docs/howto-guest.md",
+    "docs/howto-rom-call.md",
+    "docs/howto-costs.md",
+]
 EXAMPLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SOURCE = re.compile(r"^`([\w.]+)`:\n\n```asm\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SOURCE = re.compile(r"^`([\w.]+)`:\n\n```(?:asm|toml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 PLAIN = {
@@ -277,6 +284,43 @@ def _prose(module: Any) -> str:
     return text.partition("\n\n")[2]
 
 
+def _cost_meanings() -> dict[str, str]:
+    model = {
+        "name": "with `--costs`: the cost model",
+        "generation": "of the processor, and what runs on it",
+        "nested": "is the cost that of a nested guest's exit?",
+        "unit": "of the figures below: `cycles` or `ns`",
+        "source": "where the figures come from: one source for all of a model",
+        "covers": "what is in them",
+        "caveats": "what an estimate rests on beside the source",
+        "caveats[]": "what an estimate rests on beside the source",
+        "clock_ghz": "the processor's clock; null where it is not known",
+        "clock_source": "where the clock comes from",
+        "light": "one light exit",
+        "heavy": "one heavy exit",
+        "heavy_source": "where that comes from, if it is a factor",
+        "by_reason.*.light": "one exit for that reason",
+        "by_reason.*.heavy": "one exit for that reason",
+    }
+    amount = {
+        "rom": "the run's ROM",
+        "exits": "exits, or exits saved",
+        "cycles": "estimated cycles; null where that needs an unknown clock",
+        "seconds": "estimated time; null where that needs an unknown clock",
+        "light": "the light exits' part, in the model's unit",
+        "heavy": "the heavy exits' part, in the model's unit",
+    }
+    rows = {
+        **{f"costs[].model.{name}": text for name, text in model.items()},
+        **{f"costs[].runs[].{name}": text for name, text in amount.items()},
+        **{f"costs[].saved[].{name}": text for name, text in amount.items()},
+    }
+    ends = {"low": "the low end of the range", "typical": "the value", "high": "the high end"}
+    return rows | {
+        f"{path}.{end}": f"{text}: {ends[end]}" for path, text in rows.items() for end in ends
+    }
+
+
 MEANINGS = {
     "schema": "name and version of this shape; additions keep the number",
     "guest": "the guest's name",
@@ -326,6 +370,7 @@ MEANINGS = {
     "saved[].percent": "the same as a share of the first run's exits",
     "saved[].by_reason.*.exits": "the same for one reason",
     "saved[].by_reason.*.percent": "the same for one reason",
+    **_cost_meanings(),
 }
 OPEN = {"by_reason", "engine_events", "calls", "call_instructions", "registers"}
 """Objects whose keys are names of things."""
@@ -351,7 +396,12 @@ def json_page() -> str:
     """The shapes of `run --json` and `compare --json`, as a run gives them."""
     about = MachineDescription(guest=b"", command_line="rounds=1")
     roms = [load_rom("none"), load_rom("batching")]
-    whole = compare_to_json(compare(load_guest("pagefault"), roms, about), calls=True, places=1)
+    whole = compare_to_json(
+        compare(load_guest("pagefault"), roms, about),
+        calls=True,
+        places=1,
+        models=[model_named("skylake"), model_named("cascadelake")],
+    )
     texts = []
     for title, value in (("run", whole["runs"]), ("compare", whole)):
         found: dict[str, set[str]] = {}

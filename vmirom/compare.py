@@ -9,6 +9,7 @@ from bench.compare import Comparison, NamedRun, compare, queue_cost
 from bench.inputs import load_guest, load_rom
 from bench.schema import compare_to_json
 from rombuilder.rom import Visibility
+from vmirom.estimates import chosen_models, costs_options, print_estimates
 from vmirom.options import as_json, description, machine_options, queue_option, visibility_option
 from vmirom.output import (
     INTERRUPTED,
@@ -29,7 +30,8 @@ __all__ = ["compare_command"]
 @click.command(
     "compare",
     epilog="Examples: vmirom compare forkstorm; vmirom compare pagefault --policy vtx-shadow "
-    "--json; vmirom compare forkstorm --roms none,batching --queue 16 --append rounds=200",
+    "--json; vmirom compare forkstorm --roms none,batching --queue 16 --append rounds=200; "
+    "vmirom compare forkstorm --costs nehalem --costs cascadelake",
 )
 @click.argument("guest")
 @click.option(
@@ -42,6 +44,7 @@ __all__ = ["compare_command"]
 @queue_option
 @visibility_option
 @machine_options
+@costs_options
 @click.option("--calls", "show_calls", is_flag=True, help="With --json: list the ROM's calls.")
 @as_json
 def compare_command(
@@ -57,11 +60,14 @@ def compare_command(
     initrd: Path | None,
     disk: Path | None,
     marks: tuple[str, ...],
+    cost_names: tuple[str, ...],
+    clock: float | None,
     *,
     show_calls: bool,
     json_output: bool,
 ) -> None:
     """Run GUEST with several ROMs and show the exits that each saved."""
+    models = chosen_models(cost_names, clock)
     chosen = load_guest(guest)
     choices = [load_rom(name, queue, Visibility(visibility)) for name in roms.split(",")]
     about = description(policy, intercepts, memory, append, max_instructions, initrd, disk, marks)
@@ -70,9 +76,10 @@ def compare_command(
             chosen, choices, about, lambda rom: tell(f"{chosen.name}, ROM {rom}"), tell.watch
         )
     if json_output:
-        print_json(compare_to_json(result, calls=show_calls))
+        print_json(compare_to_json(result, calls=show_calls, models=models))
     else:
         print_comparison(result)
+        print_estimates(result, models)
     if any(named.run.outcome.kind is OutcomeKind.INTERRUPTED for named in result.runs):
         sys.exit(INTERRUPTED)
     for named in result.runs:

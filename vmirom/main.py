@@ -12,6 +12,7 @@ from vmirom.build import build
 from vmirom.catalogue import guests, policies
 from vmirom.check import check
 from vmirom.compare import compare_command
+from vmirom.costs import costs
 from vmirom.inspect import inspect
 from vmirom.output import INTERRUPTED, stderr
 from vmirom.run import run
@@ -69,7 +70,7 @@ def cli(context: click.Context) -> None:
         )
 
 
-for command in (build, inspect, check, run, compare_command, bench, guests, policies):
+for command in (build, inspect, check, run, compare_command, bench, guests, policies, costs):
     cli.add_command(command)
 
 

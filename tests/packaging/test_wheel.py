@@ -115,6 +115,8 @@ def check_contents(compiled: Path) -> None:
         assert f"{package}/py.typed" in names
         for source in (ROOT / package).rglob("*.py"):
             assert source.relative_to(ROOT).as_posix() in names
+    for models in (ROOT / "bench" / "costs").glob("*.toml"):
+        assert models.relative_to(ROOT).as_posix() in names
     for folder in ("rom_src", "guests"):
         for source in (ROOT / folder).rglob("*.*"):
             assert f"rombuilder/_sources/{source.relative_to(ROOT).as_posix()}" in names
