@@ -10,7 +10,8 @@ class EngineBinding:
     """Addresses and numbers, calibrated and tested by the engine that gives them.
 
     `state` is the host address of the CPU state, `state_size` its readable bytes;
-    the layout is the one `CpuState` documents. `handle` goes first into each call.
+    the layout is the one `CpuState` documents. `handle` goes first into each call but
+    `flush_page`, which takes `cpu` and a linear address.
     `error_code_offset` is where an intercepted exception leaves its error code,
     `fault_address` the host address where an intercepted page fault leaves the
     address it faulted on. `sysenter_offset` is where SYSENTER_CS lies (a dword),
@@ -24,7 +25,9 @@ class EngineBinding:
     sysenter_offset: int
     sysenter_stack_offset: int
     fault_address: int
+    cpu: int
     stop: int
+    flush_page: int
     read_register: int
     write_register: int
     flags_id: int

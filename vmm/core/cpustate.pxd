@@ -1,4 +1,4 @@
-from vmm.core.native cimport RegisterCall, StopCall
+from vmm.core.native cimport PageCall, RegisterCall, StopCall
 
 cdef class CpuState:
     cdef unsigned long long[::1] quads
@@ -6,6 +6,7 @@ cdef class CpuState:
     cdef unsigned int[::1] fault
     cdef unsigned int[::1] scratch
     cdef size_t handle
+    cdef size_t cpu
     cdef size_t scratch_address
     cdef unsigned int error_index
     cdef unsigned int sysenter_word
@@ -15,6 +16,7 @@ cdef class CpuState:
     cdef int cr3_id
     cdef int cr4_id
     cdef StopCall call_stop
+    cdef PageCall call_flush_page
     cdef RegisterCall call_read
     cdef RegisterCall call_write
     cdef object keep
@@ -46,4 +48,5 @@ cdef class CpuState:
     cdef int write_cr4(self, unsigned int value) except -1
     cdef int load_root(self, unsigned int root) except -1
     cdef int flush_tlb(self) except -1
+    cdef int flush_page(self, unsigned int address) except -1
     cdef void stop(self) noexcept nogil

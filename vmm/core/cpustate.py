@@ -15,7 +15,7 @@ import cython
 from vmm.core.binding import EngineBinding
 
 if not cython.compiled:
-    from vmm.core.native import RegisterCall, StopCall
+    from vmm.core.native import PageCall, RegisterCall, StopCall
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
@@ -64,6 +64,7 @@ class CpuState:
         self.scratch_address = scratch.buffer_info()[0]
         self.keep = scratch
         self.handle = binding.handle
+        self.cpu = binding.cpu
         self.error_index = binding.error_code_offset // 4
         self.sysenter_word = binding.sysenter_offset // 4
         self.sysenter_quad = binding.sysenter_stack_offset // 8
@@ -72,6 +73,9 @@ class CpuState:
         self.cr3_id = binding.cr3_id
         self.cr4_id = binding.cr4_id
         self.call_stop = cython.cast(StopCall, cython.cast(cython.size_t, binding.stop))
+        self.call_flush_page = cython.cast(
+            PageCall, cython.cast(cython.size_t, binding.flush_page)
+        )
         self.call_read = cython.cast(
             RegisterCall, cython.cast(cython.size_t, binding.read_register)
         )
@@ -230,6 +234,11 @@ class CpuState:
         self.scratch[0] = self.root
         self.scratch[1] = 0
         self.call_write(self.handle, self.cr3_id, self.scratch_address)
+        return 0
+
+    def flush_page(self, address: cython.uint) -> cython.int:
+        """Forget the translation of one page of 4 KiB."""
+        self.call_flush_page(self.cpu, (address >> 12) << 12)
         return 0
 
     def stop(self) -> cython.void:

@@ -34,12 +34,14 @@ cdef class ShadowPages:
     cdef unsigned int[::1] mappings
     cdef Links links
     cdef bint tlb_stale
+    cdef bint links_stale
 
     cdef bint running_out(self) noexcept
     cdef int clear(self) except -1
     cdef int flush_if_stale(self) except -1
     cdef int settle(self) except -1
     cpdef int switch_to(self, CpuState cpu) except -1
+    cdef int flush_page(self, unsigned int address) except -1
     cdef bint is_traced(self, unsigned int frame) noexcept
     cdef int trace(self, unsigned int frame) except -1
     cdef unsigned int page_index(self, unsigned long long entry) noexcept

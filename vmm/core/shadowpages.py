@@ -8,7 +8,8 @@ one fault per 4 KiB would be an artefact.
 
 Every change keeps three things true: each present leaf is on the list of mappings
 of its guest frame, each link on the list of parents of its page, and `tlb_stale` is
-set when an entry lost a right that a TLB may still grant.
+set when an entry lost a right that a TLB may still grant - `links_stale` as well if
+that entry was a link, and so stands for more than one page.
 
 All CPUs of a machine run on the same pages, one of them at a time. The one that runs
 flushes its TLB on the spot; the others are told, and flush before they run on.
@@ -91,7 +92,7 @@ class ShadowPages:
         self.mappings = array("I", bytes(4 * frames))
         self.links = Links(8 * frames + 16384)
         self.free_count = 0
-        self.tlb_stale = False
+        self.tlb_stale = self.links_stale = False
         i: cython.uint
         for i in range(512 * VOID_PAGE, 512 * VOID_PAGE + 512):
             self.entries[i] = ALL_ONES
@@ -133,7 +134,7 @@ class ShadowPages:
         self.stray_count = 0
         self.links.clear()
         self.windows.forget()
-        self.tlb_stale = True
+        self.tlb_stale = self.links_stale = True
         return 0
 
     def flush_if_stale(self) -> cython.int:
@@ -146,7 +147,7 @@ class ShadowPages:
     def settle(self) -> cython.int:
         """The CPU that runs flushes its TLB now; let the others do so before they run on."""
         if self.tlb_stale:
-            self.tlb_stale = False
+            self.tlb_stale = self.links_stale = False
             if len(self.cpus) > 1:
                 self.others_are_behind()
         return 0
@@ -170,6 +171,16 @@ class ShadowPages:
             cpu.tlb_behind = False
             cpu.flush_tlb()
         return 0
+
+    def flush_page(self, address: cython.uint) -> cython.int:
+        """Forget how an address is mapped, as INVLPG does.
+
+        A guest's large page goes whole (SDM vol. 3, section 4.10.4.1), but not its
+        neighbours, whose entries the guest has yet to tell of.
+        """
+        if self.links_stale:
+            return self.flush_if_stale()
+        return self.cpu.flush_page(address)
 
     # ---- tracing
 
@@ -266,7 +277,7 @@ class ShadowPages:
                 self.drop_link(location)
                 old = 0
             elif (old & ~entry & (WRITABLE | USER)) | (entry & ~old & NO_EXECUTE):
-                self.tlb_stale = True
+                self.tlb_stale = self.links_stale = True
         if not old & PRESENT:
             self.links.add(self.parents, self.page_index(entry), location)
         self.entries[location] = entry
@@ -278,7 +289,7 @@ class ShadowPages:
         if old & PRESENT:
             self.links.remove(self.parents, self.page_index(old), location)
             self.entries[location] = 0
-            self.tlb_stale = True
+            self.tlb_stale = self.links_stale = True
         return 0
 
     # ---- pages

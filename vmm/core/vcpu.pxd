@@ -42,7 +42,7 @@ cdef class Vcpu:
     cdef object keep
 
     cdef int exited(self, unsigned int number) except -1
-    cdef bint is_over(self) noexcept
+    cdef bint is_over(self) noexcept nogil
     cdef int page_fault(self, unsigned int eip) except -1
     cdef int software_interrupt(self, unsigned int eip) except -1
     cdef int invlpg(self, unsigned int eip) except -1

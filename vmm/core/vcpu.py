@@ -310,9 +310,9 @@ class Vcpu:
         self.queue.drain()
         self.code.load(eip)
         at: cython.uint = self.code.skip_prefixes()
-        self.shadow.unsync.bring_entry_into_step(self.code.effective_address(at + 2))
-        self.cpu.flush_tlb()
-        self.shadow.flush_if_stale()
+        address: cython.uint = self.code.effective_address(at + 2)
+        self.shadow.unsync.bring_entry_into_step(address)
+        self.shadow.pages.flush_page(address)
         self.meter.retire()
         return self.cpu.set_eip(eip + at + 2 + self.code.operand_length(at + 2))
 
@@ -360,6 +360,9 @@ class Vcpu:
 
     def block(self, address: cython.uint, size: cython.uint) -> cython.void:
         """A translated block is entered: the only place where time passes."""
+        if self.stop_reason and self.is_over():
+            self.cpu.stop()
+            return
         if self.meter.enter(address, size):
             with cython.gil:
                 self.attention(address)

@@ -9,6 +9,7 @@ API and looked for, and the result is tested before it is used.
 
 import ctypes
 import os
+import re
 import struct
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from vmm.core.errors import EngineFailure
 
-__all__ = ["StateLocation", "locate_state"]
+__all__ = ["StateLocation", "engine_handle", "library", "locate_state", "trust_memory"]
 
 _MAGIC_DR = (0x11223344, 0x55667788, 0x19AABBCC, 0x0DDEEFF0)
 _MAGIC_EIP = 0x7A6B5C4D
@@ -31,12 +32,19 @@ _EIP_OFFSET = 128
 _MATCH = 400
 _PROBE = 0x10000
 _HANDLE_BYTES = 8192
+_READS_FLAG = re.compile(rb"\A\x48\x8b[\x80-\xbf](?s:.{4})\x80[\xb8-\xbf](?s:(.{4}))\x00")
+"""mov off(%reg),%reg; cmpb $0,flag(%reg)."""
+_LOOK = 32
 
 
 @dataclass(frozen=True, slots=True)
 class StateLocation:
-    """Host address of the CPU state and offsets, in bytes, of the fields that AMD-V mode needs."""
+    """Host address of the CPU state and offsets, in bytes, of the fields that AMD-V mode needs.
 
+    `cpu` is the address of the CPU object that the state lies in.
+    """
+
+    cpu: int
     address: int
     error_code: int
     hflags: int
@@ -95,7 +103,7 @@ def locate_state(uc: Uc) -> StateLocation:
     base = _find_once(context, struct.pack("<Q", _MAGIC_EIP), "EIP") - _EIP_OFFSET
     debug -= base
     sysenter -= base
-    address = _live_address(uc, context[base : base + _MATCH])
+    cpu, address = _live_address(uc, context[base : base + _MATCH])
     for i in range(4):
         uc.reg_write(x86.UC_X86_REG_DR0 + i, 0)
     uc.reg_write(x86.UC_X86_REG_EIP, 0)
@@ -105,6 +113,7 @@ def locate_state(uc: Uc) -> StateLocation:
     # exception_is_int and exception_next_eip precede dr[8]; the breakpoint union,
     # old_exception, vm_vmcb, tsc_offset and the intercept words follow it.
     return StateLocation(
+        cpu=cpu,
         address=address,
         error_code=debug - 16,
         hflags=176,
@@ -119,10 +128,10 @@ def locate_state(uc: Uc) -> StateLocation:
     )
 
 
-def _live_address(uc: Uc, pattern: bytes) -> int:
-    """Where the state itself lies: follow every pointer in the engine's handle."""
+def _live_address(uc: Uc, pattern: bytes) -> tuple[int, int]:
+    """Where the CPU object and its state lie: follow every pointer in the engine's handle."""
     handle = _read_self(engine_handle(uc), _HANDLE_BYTES)
-    best: tuple[int, int] | None = None
+    best: tuple[int, int, int] | None = None
     for offset in range(0, len(handle) - 7, 8):
         (pointer,) = struct.unpack_from("<Q", handle, offset)
         if pointer < 0x10000 or pointer & 7:
@@ -132,10 +141,31 @@ def _live_address(uc: Uc, pattern: bytes) -> int:
         if at < 0 or struct.pack("<Q", pointer + at) not in _read_self(pointer, _PROBE):
             continue
         if best is None or at < best[0]:
-            best = (at, pointer + at)
+            best = (at, pointer, pointer + at)
     if best is None:
         raise EngineFailure("calibration: the CPU state was not found behind the engine's handle")
-    return best[1]
+    return best[1:]
+
+
+def trust_memory(uc: Uc, check: int) -> None:
+    """Leave out the look at a stop request after each load and store of the guest.
+
+    Unicorn compiles a call there, so that a memory hook can end the run at once. We
+    have no such hooks, and the same look at the start of every block stays. The flag that
+    `check`, the address of the function that compiles the call, tests first is this:
+    its place is read from that function's own code. Raises `EngineFailure` when the
+    code is not as expected.
+    """
+    code = _read_self(check, _LOOK)
+    found = _READS_FLAG.match(code)
+    if found is None:
+        raise EngineFailure(f"calibration: {code.hex(' ')} does not test the flag expected")
+    (offset,) = struct.unpack("<I", found[1])
+    flag = engine_handle(uc) + offset
+    # Behind it lies whether the engine is initialised, which it is by now.
+    if _read_self(flag, 2) != b"\x00\x01":
+        raise EngineFailure(f"calibration: no flag at {offset:#x} in the engine's handle")
+    ctypes.memset(flag, 1, 1)
 
 
 def engine_handle(uc: Uc) -> int:

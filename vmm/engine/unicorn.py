@@ -20,7 +20,7 @@ from unicorn import x86_const as x86
 
 from vmm.core.binding import EngineBinding
 from vmm.core.errors import EngineFailure
-from vmm.engine.calibration import StateLocation, engine_handle, library, locate_state
+from vmm.engine.calibration import StateLocation, engine_handle, library, locate_state, trust_memory
 
 __all__ = ["POOL_ADDRESS", "WINDOW_ADDRESS", "WINDOW_COUNT", "UnicornEngine"]
 
@@ -97,6 +97,7 @@ class UnicornEngine:
             ctypes.c_size_t,
         ]
         self._handle = engine_handle(self._uc)
+        trust_memory(self._uc, self._address_of("check_exit_request_x86_64"))
         self._enter_guest_mode(self._location)
 
     def _map(self, address: int, buffer: mmap.mmap) -> None:
@@ -143,7 +144,9 @@ class UnicornEngine:
             sysenter_offset=self._location.sysenter,
             sysenter_stack_offset=(self._location.sysenter + 8) & ~7,
             fault_address=scratch + _FAULT_ADDRESS,
+            cpu=self._location.cpu,
             stop=self._address_of("uc_emu_stop"),
+            flush_page=self._address_of("tlb_flush_page_x86_64"),
             read_register=self._address_of("uc_reg_read"),
             write_register=self._address_of("uc_reg_write"),
             flags_id=x86.UC_X86_REG_EFLAGS,
@@ -153,7 +156,8 @@ class UnicornEngine:
         )
 
     def _address_of(self, name: str) -> int:
-        address = ctypes.cast(getattr(self._library, name), ctypes.c_void_p).value
+        function = getattr(self._library, name, None)
+        address = None if function is None else ctypes.cast(function, ctypes.c_void_p).value
         if address is None:
             raise EngineFailure(f"Unicorn exports no {name}")
         return address
