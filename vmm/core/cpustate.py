@@ -73,9 +73,7 @@ class CpuState:
         self.cr3_id = binding.cr3_id
         self.cr4_id = binding.cr4_id
         self.call_stop = cython.cast(StopCall, cython.cast(cython.size_t, binding.stop))
-        self.call_flush_page = cython.cast(
-            PageCall, cython.cast(cython.size_t, binding.flush_page)
-        )
+        self.call_flush_page = cython.cast(PageCall, cython.cast(cython.size_t, binding.flush_page))
         self.call_read = cython.cast(
             RegisterCall, cython.cast(cython.size_t, binding.read_register)
         )

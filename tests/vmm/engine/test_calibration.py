@@ -10,7 +10,7 @@ from unicorn import x86_const as x86
 from vmm.core.errors import EngineFailure
 from vmm.engine import calibration
 from vmm.engine import unicorn as engine
-from vmm.engine.calibration import locate_state
+from vmm.engine.calibration import library, locate_state, trust_memory
 from vmm.engine.unicorn import UnicornEngine
 
 
@@ -50,6 +50,28 @@ def test_a_handle_without_the_state_is_refused(uc: Uc, monkeypatch: pytest.Monke
     monkeypatch.setattr(calibration, "_read_self", lambda _address, _size: bytes(64))
     with pytest.raises(EngineFailure, match="not found behind the engine's handle"):
         locate_state(uc)
+
+
+def _address(name: str) -> int:
+    return ctypes.cast(getattr(library(), name), ctypes.c_void_p).value or 0
+
+
+def test_a_block_with_stores_is_translated_without_looks_at_a_stop_request(uc: Uc) -> None:
+    uc.mem_map(0x1000, 0x2000)
+    uc.mem_write(0x1000, b"\xa3\x00\x20\x00\x00" * 8 + b"\xeb\x00")
+    looked = []
+    uc.hook_add(const.UC_HOOK_MEM_WRITE, lambda *_: (looked.append(1), uc.emu_stop()))
+    uc.emu_start(0x1000, 0x102A)
+    assert len(looked) == 1
+    uc.ctl_flush_tb()
+    trust_memory(uc, _address("check_exit_request_x86_64"))
+    uc.emu_start(0x1000, 0x102A)
+    assert len(looked) == 1 + 8
+
+
+def test_code_that_looks_otherwise_is_not_trusted(uc: Uc) -> None:
+    with pytest.raises(EngineFailure, match="does not test the flag"):
+        trust_memory(uc, _address("uc_emu_start"))
 
 
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
