@@ -13,6 +13,7 @@ from vmirom.catalogue import guests, policies
 from vmirom.check import check
 from vmirom.compare import compare_command
 from vmirom.costs import costs
+from vmirom.engines import engines
 from vmirom.inspect import inspect
 from vmirom.output import INTERRUPTED, stderr
 from vmirom.run import run
@@ -70,7 +71,18 @@ def cli(context: click.Context) -> None:
         )
 
 
-for command in (build, inspect, check, run, compare_command, bench, guests, policies, costs):
+for command in (
+    build,
+    inspect,
+    check,
+    run,
+    compare_command,
+    bench,
+    guests,
+    policies,
+    costs,
+    engines,
+):
     cli.add_command(command)
 
 

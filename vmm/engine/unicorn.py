@@ -22,7 +22,7 @@ from vmm.core.binding import EngineBinding
 from vmm.core.errors import EngineFailure
 from vmm.engine.calibration import StateLocation, engine_handle, library, locate_state, trust_memory
 
-__all__ = ["POOL_ADDRESS", "WINDOW_ADDRESS", "WINDOW_COUNT", "UnicornEngine"]
+__all__ = ["POOL_ADDRESS", "WINDOW_ADDRESS", "WINDOW_COUNT", "UnicornEngine", "check_unicorn"]
 
 SUPPORTED_VERSION = "2.1.4"
 
@@ -68,7 +68,7 @@ class UnicornEngine:
     """
 
     def __init__(self, ram: mmap.mmap, pool: mmap.mmap) -> None:
-        _self_test()
+        check_unicorn()
         self._assemble(ram, pool)
 
     def _assemble(self, ram: mmap.mmap, pool: mmap.mmap) -> None:
@@ -257,7 +257,7 @@ class UnicornEngine:
 
 
 @cache
-def _self_test() -> None:
+def check_unicorn() -> None:
     """Prove, once a process, that this build of Unicorn reports intercepts.
 
     The engine rests on state that no interface documents. So before the first guest

@@ -1,0 +1,141 @@
+"""Guest-physical memory as a list of slots, replaced as a whole.
+
+A slot is a range of guest-physical addresses and the bytes behind it. Two slots may
+have the same bytes (an alias). What lies in no slot exits on every access, and a
+read-only slot exits on stores, which is how a ROM is protected and a page table traced.
+"""
+
+import ctypes
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from mmap import mmap
+
+from vmi.address import PAGE_SHIFT, PAGE_SIZE
+from vmm.core.errors import BadDescription
+from vmm.engine.kvm.device import KvmRefused, KvmVm
+from vmm.engine.kvm.uapi import Capability, Ioctl, MemoryRegion, SlotFlag
+
+__all__ = ["Slot", "SlotTable", "slots_of_frames"]
+
+_RAM = 1
+_PROTECTED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """`size` bytes at a guest-physical address: those of `memory` from `offset` on.
+
+    All three numbers are whole pages, in bytes. The memory must outlive the slot.
+    """
+
+    address: int
+    size: int
+    memory: mmap
+    offset: int = 0
+    readonly: bool = False
+
+    @property
+    def end(self) -> int:
+        """The first address behind it."""
+        return self.address + self.size
+
+
+class SlotTable:
+    """The slots of one virtual machine; none may be running while they change."""
+
+    def __init__(self, vm: KvmVm) -> None:
+        self._vm = vm
+        self._numbers: dict[Slot, int] = {}
+        self._most = vm.capability(Capability.NR_MEMSLOTS)
+        self._readonly = bool(vm.capability(Capability.READONLY_MEM))
+
+    @property
+    def slots(self) -> list[Slot]:
+        """What there is, by address."""
+        return sorted(self._numbers, key=lambda slot: slot.address)
+
+    def replace(self, slots: Sequence[Slot]) -> None:
+        """Have exactly these slots; those that stay as they are keep their translations.
+
+        Raises `BadDescription`, with nothing changed, for slots that overlap or do not fit
+        their memory, and where the host lacks what they need. If the kernel refuses one,
+        the old ones are put back.
+        """
+        self._check(slots)
+        before = list(self._numbers)
+        try:
+            self._change(slots)
+        except KvmRefused:
+            self._change(before)
+            raise
+
+    def _check(self, slots: Sequence[Slot]) -> None:
+        if len(slots) > self._most:
+            raise BadDescription(f"{len(slots)} memory slots: this host has {self._most}")
+        ordered = sorted(slots, key=lambda slot: slot.address)
+        for slot in ordered:
+            if (slot.address | slot.size | slot.offset) % PAGE_SIZE or slot.size <= 0:
+                raise BadDescription(
+                    f"slot at {slot.address:#x} of {slot.size:#x} bytes from {slot.offset:#x}: "
+                    "expected whole pages"
+                )
+            if slot.offset < 0 or slot.offset + slot.size > len(slot.memory):
+                raise BadDescription(
+                    f"slot at {slot.address:#x}: {slot.offset:#x}-{slot.offset + slot.size:#x} "
+                    f"is not within its memory of {len(slot.memory):#x} bytes"
+                )
+            if slot.readonly and not self._readonly:
+                raise BadDescription(
+                    f"slot at {slot.address:#x}: this host has no read-only memory slots"
+                )
+        for low, high in itertools.pairwise(ordered):
+            if high.address < low.end:
+                raise BadDescription(
+                    f"slot at {high.address:#x} overlaps the one at {low.address:#x}-{low.end:#x}"
+                )
+
+    def _change(self, slots: Iterable[Slot]) -> None:
+        wanted = set(slots)
+        for slot in [slot for slot in self._numbers if slot not in wanted]:
+            self._tell(self._numbers[slot], slot, 0)
+            del self._numbers[slot]
+        free = (number for number in itertools.count() if number not in self._numbers.values())
+        for slot in slots:
+            if slot not in self._numbers:
+                number = next(free)
+                self._tell(number, slot, slot.size)
+                self._numbers[slot] = number
+
+    def _tell(self, number: int, slot: Slot, size: int) -> None:
+        region = MemoryRegion(
+            number,
+            SlotFlag.READONLY if slot.readonly else 0,
+            slot.address,
+            size,
+            ctypes.addressof(ctypes.c_char.from_buffer(slot.memory)) + slot.offset,
+        )
+        self._vm.ioctl_buffer(Ioctl.SET_USER_MEMORY_REGION, bytearray(region))
+
+
+def slots_of_frames(
+    frames: Sequence[int], memory: mmap, readonly: Iterable[int] = ()
+) -> list[Slot]:
+    """The fewest slots for page frames as `GuestMemory` has them.
+
+    `frames` says of each what it is (bit 0 RAM, bit 1 write-protected); frames named in
+    `readonly` are write-protected as well.
+    """
+    kinds = bytearray(frames)
+    for frame in readonly:
+        if frame < len(kinds):
+            kinds[frame] |= _PROTECTED
+    slots = []
+    start = 0
+    for kind, run in itertools.groupby(kinds):
+        count = sum(1 for _ in run)
+        if kind & _RAM:
+            at = start << PAGE_SHIFT
+            slots.append(Slot(at, count << PAGE_SHIFT, memory, at, bool(kind & _PROTECTED)))
+        start += count
+    return slots
