@@ -63,6 +63,7 @@ def compare_command(
     cost_names: tuple[str, ...],
     clock: float | None,
     *,
+    apic: bool,
     show_calls: bool,
     json_output: bool,
 ) -> None:
@@ -70,7 +71,9 @@ def compare_command(
     models = chosen_models(cost_names, clock)
     chosen = load_guest(guest)
     choices = [load_rom(name, queue, Visibility(visibility)) for name in roms.split(",")]
-    about = description(policy, intercepts, memory, append, max_instructions, initrd, disk, marks)
+    about = description(
+        policy, intercepts, memory, append, max_instructions, initrd, disk, marks, apic=apic
+    )
     with progress() as tell:
         result = compare(
             chosen, choices, about, lambda rom: tell(f"{chosen.name}, ROM {rom}"), tell.watch

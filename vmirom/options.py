@@ -102,6 +102,11 @@ def machine_options(function: F) -> F:
             metavar="NAME",
             help="Which processor the exits are counted for; see `vmirom policies`.",
         ),
+        click.option(
+            "--apic",
+            is_flag=True,
+            help="Show the guest a local APIC, an I/O APIC, and the tables that name them.",
+        ),
     ):
         function = option(function)
     return function
@@ -149,6 +154,7 @@ def description(
     disk: Path | None,
     marks: tuple[str, ...],
     *,
+    apic: bool = False,
     check_shadow: bool = False,
 ) -> MachineDescription:
     """The machine that the options ask for; the guest and ROM are filled in later.
@@ -165,4 +171,5 @@ def description(
         policy=policy_named(policy).adjusted(intercepts),
         max_instructions=max_instructions,
         check_shadow=check_shadow,
+        apic=apic,
     )

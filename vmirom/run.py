@@ -102,6 +102,7 @@ def run(
     system_map: Path | None,
     console_file: Path | None,
     *,
+    apic: bool,
     interactive: bool,
     check_shadow: bool,
     show_calls: bool,
@@ -125,6 +126,7 @@ def run(
         initrd,
         disk,
         marks,
+        apic=apic,
         check_shadow=check_shadow,
     )
     with progress() as tell:

@@ -9,11 +9,13 @@ from typing import BinaryIO
 
 from vmi.address import PAGE_SHIFT, PAGE_SIZE, GuestPhysical
 from vmi.header import VMI_DEVICE, VMI_VENDOR
+from vmm.core.apicbus import ApicBus
 from vmm.core.bus import InterruptController, PortBus
 from vmm.core.checker import ShadowChecker
 from vmm.core.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
 from vmm.core.errors import BadDescription
 from vmm.core.hooks import callbacks
+from vmm.core.localapic import LocalApic
 from vmm.core.memory import GuestMemory
 from vmm.core.outcome import Outcome
 from vmm.core.policy import POLICIES, Policy
@@ -55,7 +57,8 @@ class MachineDescription:
     where firmware puts the ROM. `disk` is an image for the first IDE drive; what the
     guest writes to it is forgotten, unless `disk_writes` says otherwise. The run is cut into phases
     where the console first prints one of `marks`. `check_shadow` compares every
-    shadow entry with the guest's tables at each exit, which is slow.
+    shadow entry with the guest's tables at each exit, which is slow. `apic` shows the
+    guest its local APIC, which is hidden otherwise.
     """
 
     guest: bytes
@@ -70,6 +73,7 @@ class MachineDescription:
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS
     marks: tuple[str, ...] = ()
     check_shadow: bool = False
+    apic: bool = False
 
 
 @dataclass(slots=True)
@@ -88,6 +92,8 @@ class Machine:
     memory: GuestMemory = field(init=False)
     engines: list[UnicornEngine] = field(init=False)
     vm: Vm = field(init=False)
+    bus: ApicBus = field(init=False, default_factory=ApicBus)
+    apics: list[LocalApic] = field(init=False, default_factory=list)
     pc: Pc = field(init=False)
     roms: list[ShadowedRom] = field(init=False)
     _pool: mmap.mmap = field(init=False)
@@ -125,6 +131,8 @@ class Machine:
             self._interrupt_line,
             lambda: self.vcpu.request_stop(Stop.REQUEST),
         )
+        if about.apic:
+            self._make_apics()
         self.roms = power_on_self_test(self.ram, self.memory, ports, self.pc.pci, about.rom_address)
         for rom in self.roms:
             if (rom.vendor, rom.device) == (VMI_VENDOR, VMI_DEVICE):
@@ -176,6 +184,23 @@ class Machine:
             self._checker = ShadowChecker(self.vcpu)
             self.vcpu.after_exit = self._checker.check
 
+    def _make_apics(self) -> None:
+        """Local APICs that the guest sees; the 8259s reach the first one, as firmware leaves it."""
+        for vcpu in self.vm.vcpus:
+            apic = LocalApic(
+                vcpu.index,
+                vcpu.index == 0,
+                self.timers,
+                self.vcpu.meter.now,
+                self.bus,
+                self.pc.interrupts if self.interrupts is None else self.interrupts,
+            )
+            self.bus.attach(apic)
+            vcpu.plug_in(apic)
+            apic.on_change = self._pending_changed
+            self.apics.append(apic)
+        self.apics[0].virtual_wire()
+
     def _start(self, plan: BootPlan) -> None:
         """Carry out a boot plan: memory, descriptors, registers."""
         for segment in plan.segments:
@@ -198,12 +223,22 @@ class Machine:
         self._phases.line(line, self.description.policy, self.vcpu)
 
     def _interrupt_line(self, level: bool) -> None:  # noqa: FBT001 - a wire has a level
-        """The PC's interrupt line changed while the guest was out of the engine."""
+        """The line of the PC's interrupt controllers changed."""
+        if self.apics:
+            for apic in self.apics:
+                apic.set_wire(0, level)
+        else:
+            self._pending_changed(level)
+
+    def _pending_changed(self, level: bool) -> None:  # noqa: FBT001 - as above
+        """The CPU's interrupt line changed while the guest was out of the engine."""
         self.vcpu.irq_pending = level
         self.vcpu.window_wanted = level and not self.vcpu.can_interrupt_now()
 
     @property
     def _controller(self) -> InterruptController:
+        if self.apics:
+            return self.apics[0]
         return self.pc.interrupts if self.interrupts is None else self.interrupts
 
     def run(self, watch: Callable[[int], None] | None = None) -> Run:

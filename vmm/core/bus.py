@@ -1,13 +1,20 @@
-"""The boundary between core and devices: port ranges, an interrupt line, a clock.
+"""The boundary between core and devices: ports, memory ranges, an interrupt line, a clock.
 
 This is all that a device sees of the core. Crossing it is a heavy exit.
 """
 
 from typing import Protocol, runtime_checkable
 
-from vmi.address import Port
+from vmi.address import PAGE_MASK, PAGE_SHIFT, GuestPhysical, Port
 
-__all__ = ["InterruptController", "NoInterrupts", "PortBus", "PortDevice"]
+__all__ = [
+    "InterruptController",
+    "MemoryBus",
+    "MemoryDevice",
+    "NoInterrupts",
+    "PortBus",
+    "PortDevice",
+]
 
 
 @runtime_checkable
@@ -19,6 +26,19 @@ class PortDevice(Protocol):
         ...
 
     def write(self, port: int, size: int, value: int) -> None:
+        """Take a value from the bus."""
+        ...
+
+
+@runtime_checkable
+class MemoryDevice(Protocol):
+    """A device that decodes guest-physical addresses. Sizes are 1, 2 or 4 bytes."""
+
+    def memory_read(self, address: int, size: int) -> int:
+        """The value on the bus; bits beyond `size` are dropped."""
+        ...
+
+    def memory_write(self, address: int, size: int, value: int) -> None:
         """Take a value from the bus."""
         ...
 
@@ -83,3 +103,42 @@ class PortBus:
         device = self.device_at(port)
         if device is not None:
             device.write(port, size, value)
+
+
+class MemoryBus:
+    """Memory accesses outside RAM, by whole pages; nobody home reads as all ones."""
+
+    def __init__(self) -> None:
+        self._devices: dict[int, MemoryDevice] = {}
+
+    def register(self, first: GuestPhysical, size: int, device: MemoryDevice) -> None:
+        """Give `size` bytes from guest-physical `first` on to a device.
+
+        Raises `ValueError` on an overlap, and unless both are multiples of a page.
+        """
+        if first & PAGE_MASK or size & PAGE_MASK or size <= 0:
+            raise ValueError(f"memory range of {size:#x} at {first:#x}: expected whole pages")
+        frames = range(first >> PAGE_SHIFT, (first + size) >> PAGE_SHIFT)
+        for frame in frames:
+            if frame in self._devices:
+                raise ValueError(
+                    f"memory {first:#x}-{first + size - 1:#x} of {type(device).__name__} overlaps "
+                    f"{type(self._devices[frame]).__name__} at {frame << PAGE_SHIFT:#x}"
+                )
+        self._devices.update(dict.fromkeys(frames, device))
+
+    def frames(self) -> set[int]:
+        """The page frames where a device decodes."""
+        return set(self._devices)
+
+    def read(self, address: int, size: int) -> int:
+        """A load."""
+        device = self._devices.get(address >> PAGE_SHIFT)
+        mask = (1 << (8 * size)) - 1
+        return mask if device is None else device.memory_read(address, size) & mask
+
+    def write(self, address: int, size: int, value: int) -> None:
+        """A store."""
+        device = self._devices.get(address >> PAGE_SHIFT)
+        if device is not None:
+            device.memory_write(address, size, value)

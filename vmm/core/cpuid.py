@@ -1,15 +1,21 @@
 """What the guest's CPUID answers: a plain family-6 processor under a hypervisor."""
 
-__all__ = ["MODEL_SPECIFIC_REGISTERS", "cpuid"]
+from collections.abc import Callable
+
+from vmm.core.localapic import LocalApic
+
+__all__ = ["MODEL_SPECIFIC_REGISTERS", "cpuid", "cpuid_with_apic"]
 
 _FPU, _PSE, _TSC, _MSR, _PAE, _CX8, _SEP, _PGE, _CMOV = 0, 3, 4, 5, 6, 8, 11, 13, 15
 _MMX, _FXSR, _SSE, _SSE2 = 23, 24, 25, 26
-# There is no local APIC.
 _FEATURES = sum(
     1 << bit
     for bit in (_FPU, _PSE, _TSC, _MSR, _PAE, _CX8, _SEP, _PGE, _CMOV, _MMX, _FXSR, _SSE, _SSE2)
 )
 _HYPERVISOR = 1 << 31
+_APIC = 1 << 9
+_TSC_DEADLINE = 1 << 24
+_INITIAL_ID_SHIFT = 24
 _NO_EXECUTE = 1 << 20
 # Model 7: no newer model's quirks and no model-specific registers beyond the few below.
 _FAMILY_6_MODEL_7 = 0x673
@@ -44,5 +50,23 @@ MODEL_SPECIFIC_REGISTERS = {
 
 
 def cpuid(leaf: int) -> tuple[int, int, int, int]:
-    """EAX, EBX, ECX, EDX of a leaf; zeros for one that is not there."""
+    """EAX, EBX, ECX, EDX of a leaf; zeros for one that is not there. No local APIC is."""
     return _LEAVES.get(leaf, (0, 0, 0, 0))
+
+
+def cpuid_with_apic(apic: LocalApic) -> Callable[[int], tuple[int, int, int, int]]:
+    """What CPUID answers on the CPU of this local APIC.
+
+    The APIC's feature bit follows its enable bit in IA32_APIC_BASE.
+    """
+
+    def answer(leaf: int) -> tuple[int, int, int, int]:
+        eax, ebx, ecx, edx = cpuid(leaf)
+        if leaf == 1:
+            ebx |= apic.initial_id << _INITIAL_ID_SHIFT
+            if apic.is_on():
+                ecx |= _TSC_DEADLINE
+                edx |= _APIC
+        return eax, ebx, ecx, edx
+
+    return answer

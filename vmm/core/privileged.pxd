@@ -4,6 +4,7 @@ from vmm.core.counters cimport Counters
 from vmm.core.cpustate cimport CpuState
 from vmm.core.delivery cimport Delivery
 from vmm.core.fetch cimport InstructionBytes
+from vmm.core.localapic cimport LocalApic
 from vmm.core.paging cimport GuestPaging
 from vmm.core.shadow cimport ShadowMmu
 
@@ -16,8 +17,9 @@ cdef class PrivilegedRegisters:
     cdef BlockMeter meter
     cdef Delivery delivery
     cdef InstructionBytes code
-    cdef object cpuid
+    cdef public object cpuid
     cdef object msrs
+    cdef public LocalApic apic
     cdef unsigned int[::1] dr
 
     cdef int control_register(self, unsigned int eip, bint write) except -1
@@ -29,5 +31,6 @@ cdef class PrivilegedRegisters:
     cdef int time_stamp(self, unsigned int eip) except -1
     cdef int skip(self, unsigned int eip) except -1
     cdef int model_specific_register(self, unsigned int eip) except -1
+    cdef int apic_register(self, unsigned int eip, object number, bint write) except -1
     cdef bint set_extended_features(self) except? True
     cdef int set_pair(self, unsigned long long value) except -1

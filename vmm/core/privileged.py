@@ -53,6 +53,8 @@ CR4_SSE = cython.declare(cython.uint, 0x600)
 
 DR6_SINGLE_STEP = cython.declare(cython.uint, 0x4000)
 MSR_TIME_STAMP = 0x10
+MSR_APIC_BASE = 0x1B
+MSR_TSC_DEADLINE = 0x6E0
 MSR_EXTENDED_FEATURES = 0xC0000080
 EFER_NXE = cython.declare(cython.uint, 0x800)
 
@@ -92,6 +94,7 @@ class PrivilegedRegisters:
         self.code = code
         self.cpuid = cpuid
         self.msrs = msrs
+        self.apic = None
         self.dr = array("I", [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 0x400])
 
     def power_on(self):
@@ -241,6 +244,8 @@ class PrivilegedRegisters:
         self.counters.count(MSR, number, eip)
         self.code.load(eip)
         write: cython.bint = self.code.byte(self.code.skip_prefixes() + 1) == 0x30
+        if self.apic is not None and number in (MSR_APIC_BASE, MSR_TSC_DEADLINE):
+            return self.apic_register(eip, number, write)
         if number not in self.msrs:
             return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
         if number == MSR_EXTENDED_FEATURES and write:
@@ -252,6 +257,27 @@ class PrivilegedRegisters:
             self.set_pair(self.meter.now())
         else:
             self.set_pair(self.msrs[number])
+        return self.skip(eip)
+
+    def apic_register(self, eip: cython.uint, number, write: cython.bint) -> cython.int:
+        """The two registers of the local APIC that are MSRs in xAPIC mode."""
+        if not write:
+            self.set_pair(
+                self.apic.base_msr() if number == MSR_APIC_BASE else self.apic.deadline_msr()
+            )
+            return self.skip(eip)
+        value = self.cpu.reg(EAX) | (int(self.cpu.reg(EDX)) << 32)
+        if number == MSR_TSC_DEADLINE:
+            self.apic.set_deadline_msr(value)
+            return self.skip(eip)
+        before = self.apic.base_msr()
+        if not self.apic.set_base_msr(value):
+            return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
+        if self.apic.base_msr() != before:
+            if self.apic.is_on() and self.shadow.memory.is_ram(self.apic.base >> 12):
+                raise Unsupported(f"local APIC over RAM at {self.apic.base_msr():#x}")
+            # Where it was, and where it is, may be mapped as something else.
+            self.shadow.reset()
         return self.skip(eip)
 
     def set_extended_features(self) -> cython.bint:

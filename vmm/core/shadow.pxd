@@ -1,4 +1,5 @@
 from vmm.core.cpustate cimport CpuState
+from vmm.core.devicememory cimport DeviceMemory
 from vmm.core.follow cimport Follower
 from vmm.core.memory cimport GuestMemory
 from vmm.core.paging cimport GuestPaging
@@ -25,6 +26,7 @@ cdef class ShadowMmu:
     cdef public unsigned int guest_error
     cdef public unsigned int target
     cdef readonly unsigned long long resets
+    cdef readonly DeviceMemory devices
 
     cpdef int load_root(self) except -1
     cpdef int reset(self) except -1

@@ -14,6 +14,7 @@ from array import array
 import cython
 
 from vmm.core.cpustate import CpuState
+from vmm.core.devicememory import DeviceMemory
 from vmm.core.follow import Follower
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
@@ -42,6 +43,7 @@ MADE_EXECUTABLE = cython.declare(cython.int, 1)
 GUEST_FAULT = cython.declare(cython.int, 2)
 TABLE_WRITE = cython.declare(cython.int, 3)
 ROM_WRITE = cython.declare(cython.int, 4)
+DEVICE_ACCESS = cython.declare(cython.int, 6)
 
 ROOTS = cython.declare(cython.uint, 64)
 NO_KEY = cython.declare(cython.uint, 0xFFFFFFFF)
@@ -83,6 +85,7 @@ class ShadowMmu:
         self.unchanged_at = 0
         self.guest_error = self.target = 0
         self.resets = 0
+        self.devices = DeviceMemory()
 
     # ---- roots
 
@@ -290,7 +293,7 @@ class ShadowMmu:
         """Judge a page fault of the shadow and, where the guest allows it, fill.
 
         Answers FILLED, MADE_EXECUTABLE, GUEST_FAULT (with `guest_error`), or, with
-        the guest-physical address in `target`, TABLE_WRITE or ROM_WRITE.
+        the guest-physical address in `target`, TABLE_WRITE, ROM_WRITE or DEVICE_ACCESS.
         """
         if self.pages.running_out():
             self.reset()
@@ -312,6 +315,8 @@ class ShadowMmu:
                 return TABLE_WRITE
             if self.memory.is_protected(frame):
                 return ROM_WRITE
+        if not fetch and not self.memory.is_ram(frame) and self.devices.decodes(frame):
+            return DEVICE_ACCESS
         return self.fill(address, write, fetch)
 
     def fill(self, address: cython.uint, write: cython.bint, fetch: cython.bint) -> cython.int:

@@ -1,4 +1,5 @@
 from vmm.core.cpustate cimport CpuState
+from vmm.core.devicememory cimport DeviceMemory
 from vmm.core.fetch cimport InstructionBytes
 from vmm.core.memory cimport GuestMemory
 from vmm.core.paging cimport GuestPaging
@@ -10,6 +11,7 @@ cdef class StoreEmulator:
     cdef InstructionBytes code
     cdef unsigned int physical
     cdef unsigned int size
+    cdef DeviceMemory device
     cdef readonly unsigned int touched
 
     cdef bint emulate(self, unsigned int eip, unsigned int physical) except? True
@@ -23,4 +25,5 @@ cdef class StoreEmulator:
     cdef unsigned int mask(self) except? 0xFFFFFFFF
     cdef int arithmetic(self, unsigned int operation, unsigned int operand) except -1
     cdef int set_result_flags(self, unsigned int result, unsigned int carry, unsigned int adjust, unsigned int overflow) except -1
+    cdef int set_difference_flags(self, unsigned int left, unsigned int right) except -1
     cdef int finish(self, unsigned int eip) except -1

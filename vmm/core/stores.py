@@ -53,6 +53,8 @@ XOR = cython.declare(cython.uint, 6)
 class StoreEmulator:
     """Emulates stores whose destination lies at a known guest-physical address.
 
+    The destination is RAM, or the registers of a `device` while that is set.
+
     After a store `touched` is the number of bytes that were written.
     """
 
@@ -66,6 +68,7 @@ class StoreEmulator:
         self.physical = 0
         self.size = 4
         self.touched = 0
+        self.device = None
 
     def emulate(self, eip: cython.uint, physical: cython.uint) -> cython.bint:
         """Carry out the store at `eip`; false, and nothing done, for an unknown form."""
@@ -280,6 +283,8 @@ class StoreEmulator:
         """The destination's present value."""
         value: cython.uint = 0
         i: cython.uint
+        if self.device is not None:
+            return self.device.read(self.physical, self.size)
         if self.size == 4 and not self.physical & 3:
             return self.memory.read32(self.physical)
         for i in range(self.size):
@@ -290,6 +295,8 @@ class StoreEmulator:
         """Write the destination."""
         i: cython.uint
         self.touched = self.size
+        if self.device is not None:
+            return self.device.write(self.physical, self.size, value & self.mask())
         if self.size == 4 and not self.physical & 3:
             return self.memory.write32(self.physical, value)
         for i in range(self.size):
@@ -339,10 +346,10 @@ class StoreEmulator:
         self.store(result)
         return self.set_result_flags(result, carry, adjust, overflow)
 
-    def set_difference_flags(self, left: cython.uint, right: cython.uint):
+    def set_difference_flags(self, left: cython.uint, right: cython.uint) -> cython.int:
         """Flags of left - right, as CMP sets them."""
         result: cython.uint = (left - right) & self.mask()
-        self.set_result_flags(
+        return self.set_result_flags(
             result,
             CARRY if left < right else 0,
             (left ^ right ^ result) & ADJUST,

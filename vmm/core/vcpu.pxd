@@ -3,6 +3,8 @@ from vmm.core.blocks cimport BlockMeter
 from vmm.core.counters cimport Counters
 from vmm.core.cpustate cimport CpuState
 from vmm.core.delivery cimport Delivery
+from vmm.core.deviceaccess cimport DeviceAccess
+from vmm.core.devicememory cimport DeviceMemory
 from vmm.core.doorbell cimport DoorbellPort
 from vmm.core.fetch cimport InstructionBytes
 from vmm.core.memory cimport GuestMemory
@@ -25,6 +27,8 @@ cdef class Vcpu:
     cdef readonly DoorbellPort doorbell
     cdef InstructionBytes code
     cdef StoreEmulator stores
+    cdef readonly DeviceMemory devices
+    cdef DeviceAccess access
     cdef object ports
     cdef public bint fault_mask
     cdef public bint lets_stray
@@ -44,6 +48,8 @@ cdef class Vcpu:
     cdef int exited(self, unsigned int number) except -1
     cdef bint is_over(self) noexcept nogil
     cdef int page_fault(self, unsigned int eip) except -1
+    cdef int device_access(self, unsigned int eip, unsigned int address) except -1
+    cdef int count_device_access(self, unsigned int physical, unsigned int eip) except -1
     cdef int software_interrupt(self, unsigned int eip) except -1
     cdef int invlpg(self, unsigned int eip) except -1
     cdef unsigned int port_in(self, unsigned int port, unsigned int size) except? 0xFFFFFFFE

@@ -13,8 +13,10 @@ from vmi.doorbell import PORT, SIGNATURE
 from vmm.core.batch import BatchQueue
 from vmm.core.blocks import BlockMeter
 from vmm.core.counters import Counters
+from vmm.core.cpuid import cpuid_with_apic
 from vmm.core.cpustate import CpuState
 from vmm.core.delivery import Delivery
+from vmm.core.deviceaccess import DeviceAccess
 from vmm.core.doorbell import DoorbellPort
 from vmm.core.errors import EngineFailure, StaleFetch, Unsupported
 from vmm.core.event import Event
@@ -68,12 +70,17 @@ FILLED = cython.declare(cython.int, 0)
 MADE_EXECUTABLE = cython.declare(cython.int, 1)
 GUEST_FAULT = cython.declare(cython.int, 2)
 TABLE_WRITE = cython.declare(cython.int, 3)
+DEVICE_ACCESS = cython.declare(cython.int, 6)
+
+# What DeviceMemory.decodes() answers.
+CORE = cython.declare(cython.uint, 1)
 
 EAX = cython.declare(cython.uint, 0)
 ECX = cython.declare(cython.uint, 1)
 PAGE_FAULT_VECTOR = cython.declare(cython.uint, 14)
 # Bits of a page-fault error code.
 WRITE_TO_PRESENT = cython.declare(cython.uint, 3)
+WRITE = cython.declare(cython.uint, 2)
 BREAKPOINT = cython.declare(cython.uint, 3)
 OVERFLOW = cython.declare(cython.uint, 4)
 DEBUG = cython.declare(cython.uint, 1)
@@ -120,6 +127,8 @@ class Vcpu:
         self.delivery = Delivery(cpu, memory, self.paging, self.shadow)
         self.code = InstructionBytes(cpu, memory, self.paging)
         self.stores = StoreEmulator(cpu, memory, self.paging, self.code)
+        self.devices = self.shadow.devices
+        self.access = DeviceAccess(cpu, self.code, self.stores, self.devices)
         self.ports = ports
         self.privileged = PrivilegedRegisters(
             cpu, self.paging, self.shadow, self.queue, self.counters, self.meter, self.delivery,
@@ -138,6 +147,12 @@ class Vcpu:
         self.error = None
         self.after_exit = None
         self.keep = []
+
+    def plug_in(self, apic):
+        """Give the CPU a local APIC that its guest can see."""
+        self.devices.set_apic(apic)
+        self.privileged.apic = apic
+        self.privileged.cpuid = cpuid_with_apic(apic)
 
     # ---- exits
 
@@ -231,6 +246,8 @@ class Vcpu:
             return self.delivery.deliver(PAGE_FAULT_VECTOR, shadow.guest_error, False, eip)
         if outcome == TABLE_WRITE:
             return self.table_write(eip)
+        if outcome == DEVICE_ACCESS:
+            return self.device_access(eip, address)
         # A ROM swallows stores.
         self.counters.count_heavy(MMIO, shadow.target, eip)
         physical: cython.uint = shadow.target
@@ -281,6 +298,28 @@ class Vcpu:
             shadow.flush_if_stale()
             self.queue.check_fault_page()
         return 0
+
+    def device_access(self, eip: cython.uint, address: cython.uint) -> cython.int:
+        """An access to the registers of the local APIC, or of a device in memory."""
+        physical: cython.uint = self.shadow.target
+        ring3: cython.bint = self.cpu.cpl() == 3
+        done: cython.bint = self.access.load(eip, physical)
+        # What loads first and then stores faults on the load.
+        if not done and self.paging.translate(address, True, ring3) >= 0:
+            done = self.access.store(eip, physical)
+        if not done:
+            # A form that only the engine knows, which learns of it through a window.
+            self.paging.translate(address, self.cpu.error_code() & WRITE != 0, ring3)
+            self.counters.count(SHADOW_FILL, 0, eip)
+            return self.shadow.fill(address, self.cpu.error_code() & WRITE != 0, False)
+        self.meter.retire()
+        return self.count_device_access(physical, eip)
+
+    def count_device_access(self, physical: cython.uint, eip: cython.uint) -> cython.int:
+        """Light where the core answers, else heavy."""
+        if self.devices.decodes(physical >> 12) == CORE:
+            return self.counters.count(MMIO, physical, eip)
+        return self.counters.count_heavy(MMIO, physical, eip)
 
     def exception(self, vector: cython.uint, eip: cython.uint):
         """Any guest exception but #PF."""
@@ -435,12 +474,16 @@ class Vcpu:
         return self.cpu.set_eip((self.cpu.eip() - SYSENTER_LENGTH) & LOW_32)
 
     def mmio_read(self, offset, size):
-        """A load from a physical address without RAM: nobody answers."""
-        target = (self.shadow.pages.windows.target(offset >> 12) << 12) | (offset & 0xFFF)
-        self.counters.count_heavy(MMIO, target, self.cpu.eip())
-        return (1 << (8 * size)) - 1
+        """A load from a physical address without RAM, by an instruction of any form.
 
-    def mmio_write(self, offset, _size, _value):
-        """A store to a physical address without RAM: nobody listens."""
+        EIP stands at the start of a stretch of code that the instruction is in.
+        """
         target = (self.shadow.pages.windows.target(offset >> 12) << 12) | (offset & 0xFFF)
-        self.counters.count_heavy(MMIO, target, self.cpu.eip())
+        self.count_device_access(target, self.cpu.eip())
+        return self.devices.read(target, size)
+
+    def mmio_write(self, offset, size, value):
+        """A store to a physical address without RAM."""
+        target = (self.shadow.pages.windows.target(offset >> 12) << 12) | (offset & 0xFFF)
+        self.count_device_access(target, self.cpu.eip())
+        self.devices.write(target, size, value & LOW_32)
