@@ -236,6 +236,14 @@ offers:
 .if CALLS_ALL
 	OFFER CALL_IODelay, native_IODelay
 .endif
+.if FLAVOUR_BATCHING & TIMER_CALLS
+	OFFER CALL_GetCycleFrequency, timer_GetCycleFrequency, RELOC_CALL_REL, FEATURE_CLOCK
+	OFFER CALL_GetCycleCounter, timer_GetCycleCounter, RELOC_CALL_REL, FEATURE_CLOCK
+	OFFER CALL_SetAlarm, timer_SetAlarm, RELOC_CALL_REL, FEATURE_CLOCK
+	OFFER CALL_CancelAlarm, timer_CancelAlarm, RELOC_CALL_REL, FEATURE_CLOCK
+	OFFER CALL_GetWallclockTime, timer_GetWallclockTime, RELOC_CALL_REL, FEATURE_CLOCK
+	OFFER CALL_WallclockUpdated, timer_WallclockUpdated, RELOC_CALL_REL, FEATURE_CLOCK
+.endif
 .if FLAVOUR_BATCHING & VISIBILITY_STRICT
 	OFFER CALL_SetLazyMode, queue_SetLazyMode, RELOC_CALL_REL, FEATURE_SHADOW
 .endif

@@ -21,7 +21,23 @@ queue_downgrade:
 	.long 0
 queue_fault_page:
 	.long QUEUE_NO_FAULT_PAGE
-	.skip QUEUE_RECORDS_OFFSET - QUEUE_FAULT_PAGE_OFFSET - 4
+
+# Published by the host when it takes the queue.
+	.global clock_frequency, clock_wallclock, clock_multiplier, clock_shift, clock_version
+	.global clock_updated
+clock_frequency:
+	.long 0, 0
+clock_wallclock:
+	.long 0, 0
+clock_multiplier:
+	.long 0
+clock_shift:
+	.long 0
+clock_version:
+	.long 0
+clock_updated:
+	.long 0
+	.skip QUEUE_RECORDS_OFFSET - QUEUE_WALLCLOCK_UPDATED_OFFSET - 4
 queue_records:
 	.fill QUEUE_CAPACITY, QUEUE_RECORD_SIZE, 0
 

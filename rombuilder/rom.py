@@ -89,6 +89,8 @@ class Rom:
     """Capacity of the batch queue in records; meaningless for the identity flavour."""
     visibility: Visibility
     """Meaningless for the identity flavour, too."""
+    timer: bool
+    """Are the timer calls offered to a guest of a host that serves alarms?"""
     pci: tuple[int, int]
     """Vendor and device of the PCI device that firmware takes it from."""
     image: Image
@@ -119,6 +121,7 @@ def rom_objects(
     queue: int,
     calls: Calls,
     visibility: Visibility = Visibility.TLB,
+    timer: bool = True,
     objects: Sequence[ObjectFile] = (),
     replace: Mapping[str, str] = _NO_REPLACEMENTS,
     defines: Mapping[str, int] = _NO_DEFINES,
@@ -134,6 +137,7 @@ def rom_objects(
         "FLAVOUR_BATCHING": int(flavour is Flavour.BATCHING),
         "CALLS_ALL": int(calls is Calls.ALL),
         "VISIBILITY_STRICT": int(visibility is Visibility.STRICT),
+        "TIMER_CALLS": int(timer),
         "QUEUE_CAPACITY": queue,
         **defines,
     }
@@ -151,6 +155,7 @@ def build_rom(
     queue: int = DEFAULT_CAPACITY,
     calls: Calls | None = None,
     visibility: Visibility = Visibility.TLB,
+    timer: bool = True,
     pci: tuple[int, int] = (VMI_VENDOR, VMI_DEVICE),
     objects: Sequence[ObjectFile] = (),
     replace: Mapping[str, str] = _NO_REPLACEMENTS,
@@ -159,8 +164,9 @@ def build_rom(
     """Build a ROM from source; the same arguments give the same bytes.
 
     `queue` is the batch queue's capacity in records. `calls` defaults to all for
-    the identity flavour and to the needed ones for batching; to that alone
-    `visibility` matters. `pci` is vendor and device of the card whose ROM it is to
+    the identity flavour and to the needed ones for batching; to that alone matter
+    `visibility` and `timer`, whether the timer calls are offered to a guest of a host that
+    serves alarms. `pci` is vendor and device of the card whose ROM it is to
     be: firmware takes it from no other, Linux takes any and warns. `objects` are
     linked with the ROM's own, and `replace` has calls served by functions of theirs.
     `defines` are further assembly-time symbols. Raises `BuildError` or `LinkError`.
@@ -180,6 +186,7 @@ def build_rom(
             queue=queue,
             calls=calls,
             visibility=visibility,
+            timer=timer,
             objects=objects,
             replace=replace,
             defines=defines,
@@ -190,7 +197,7 @@ def build_rom(
     )
     if flavour is Flavour.IDENTITY and image.symbols["__data_size"]:
         raise _unwritable(image)
-    return Rom(_finish(image), flavour, calls, queue, visibility, pci, image)
+    return Rom(_finish(image), flavour, calls, queue, visibility, timer, pci, image)
 
 
 def _unwritable(image: Image) -> BuildError:

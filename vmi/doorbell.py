@@ -41,6 +41,10 @@ class Doorbell(IntEnum):
     ADOPT_TABLES = 7
     """All page tables in use are announced, as if by AllocatePage: the guest calls the
     ROM for every store from now on, and those of its boot it never announces itself."""
+    SET_ALARM = 8
+    """ECX = virtual address of the five words of an alarm (vmi/clock.py)."""
+    CANCEL_ALARM = 9
+    """ECX = flags of the alarm. Answers whether it was set."""
 
 
 class Feature(IntFlag):
@@ -55,3 +59,6 @@ class Feature(IntFlag):
     it is judged. So to the guest the shadow is a TLB: a change need be told only when
     it must be invalidated, and InvalPage and FlushTLB need no exit while nothing that
     takes a permission away is queued."""
+    CLOCK = 8
+    """The clock is published in the queue header, and alarms are served: the ROM may answer
+    the timer calls, which are all or nothing."""

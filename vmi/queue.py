@@ -68,7 +68,22 @@ class HeaderField(IntEnum):
     from, as `FAULT_PAGE_VALID` | its virtual address, or `NO_FAULT_PAGE`. While it stands
     here, no translation of that page is cached, neither in the shadow nor in the TLB: so
     changing its entry takes nothing away."""
-    RECORDS = 0x20
+    FREQUENCY = 0x18
+    """Published at attach, two words: cycles of the time-stamp counter a second."""
+    WALLCLOCK = 0x20
+    """Published, two words: nanoseconds since 1970 when the time-stamp counter was 0."""
+    MULTIPLIER = 0x28
+    """Published: what makes nanoseconds of cycles (vmi/clock.py)."""
+    SHIFT = 0x2C
+    """Published: the other half of it."""
+    WALLCLOCK_VERSION = 0x30
+    """Changes whenever the monitor publishes another wall clock, which it does only while
+    this processor is outside the guest: equal before and after reading says that what
+    was read belongs together."""
+    WALLCLOCK_UPDATED = 0x34
+    """The monitor writes 1 when the wall clock has moved against the cycle counter;
+    WallclockUpdated reads and clears it."""
+    RECORDS = 0x40
     """Where the records start."""
 
 

@@ -5,6 +5,7 @@ from enum import IntEnum, IntFlag
 
 from vmi import doorbell, header, queue
 from vmi.calls import API_MAJOR, API_MINOR, CALLS
+from vmi.clock import CycleCounter
 from vmi.flags import LazyMode, PageFlag, RebootKind, TlbFlush, UpdateFlag
 from vmi.relocation import RelocationKind
 
@@ -38,6 +39,7 @@ def assembler_symbols() -> dict[str, int]:
         **_members("LAZY", LazyMode),
         **_members("TLB_FLUSH", TlbFlush),
         **_members("REBOOT", RebootKind),
+        **_members("CYCLES", CycleCounter),
         "DOORBELL_PORT": doorbell.PORT,
         "DOORBELL_SIGNATURE": doorbell.SIGNATURE,
         **_members("DOORBELL", doorbell.Doorbell),

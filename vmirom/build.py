@@ -27,6 +27,7 @@ def _report(rom: Rom, output: Path) -> dict[str, object]:
         "calls": rom.calls.value,
         "queue": rom.queue if rom.flavour is Flavour.BATCHING else None,
         "visibility": rom.visibility.value if rom.flavour is Flavour.BATCHING else None,
+        "timer": rom.timer if rom.flavour is Flavour.BATCHING else None,
         "pci": f"{rom.pci[0]:04x}:{rom.pci[1]:04x}",
         "file": str(output),
         "size": len(rom.data),
@@ -94,6 +95,13 @@ def _report(rom: Rom, output: Path) -> dict[str, object]:
     "[default: 0]",
 )
 @click.option(
+    "--timer/--no-timer",
+    default=True,
+    show_default=True,
+    help="Offer the timer calls where the monitor serves alarms: the guest then leaves the "
+    "interval timer alone.",
+)
+@click.option(
     "--pci",
     type=PciId(),
     metavar="VENDOR:DEVICE",
@@ -138,6 +146,7 @@ def build(
     object_files: tuple[Path, ...],
     replacements: tuple[tuple[str, str], ...],
     *,
+    timer: bool,
     as_json: bool,
 ) -> None:
     """Build the VMI ROM from source."""
@@ -146,6 +155,7 @@ def build(
         queue=queue,
         calls=Calls(calls) if calls else None,
         visibility=Visibility(visibility),
+        timer=timer,
         pci=pci or (VMI_VENDOR, VMI_DEVICE),
         objects=[load_object(path) for path in object_files],
         replace=dict(replacements),

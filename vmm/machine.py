@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vmi.address import PAGE_SHIFT, PAGE_SIZE, GuestPhysical
+from vmi.clock import Wiring
 from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmm.core.apicbus import ApicBus
 from vmm.core.bus import InterruptController, PortBus
 from vmm.core.checker import ShadowChecker
+from vmm.core.clock import GuestClock
 from vmm.core.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
 from vmm.core.errors import BadDescription
 from vmm.core.hooks import callbacks
@@ -133,6 +135,7 @@ class Machine:
         )
         if about.apic:
             self._make_apics()
+        self._make_clocks()
         self.roms = power_on_self_test(self.ram, self.memory, ports, self.pc.pci, about.rom_address)
         for rom in self.roms:
             if (rom.vendor, rom.device) == (VMI_VENDOR, VMI_DEVICE):
@@ -200,6 +203,16 @@ class Machine:
             apic.on_change = self._pending_changed
             self.apics.append(apic)
         self.apics[0].virtual_wire()
+
+    def _make_clocks(self) -> None:
+        """What the ROM's timer calls need: each CPU has its alarms, and its ways to get them."""
+        for vcpu in self.vm.vcpus:
+            clock = GuestClock(self.timers, self.vcpu.meter.now, self.pc.power_on_ns)
+            clock.wire(Wiring.IRQ0, self.pc.pulse_timer_line)
+            if self.apics:
+                # A kernel that finds a local APIC asks for this one.
+                clock.wire(Wiring.LVTT, self.apics[vcpu.index].timer_alarm)
+            vcpu.doorbell.serve_clock(clock)
 
     def _start(self, plan: BootPlan) -> None:
         """Carry out a boot plan: memory, descriptors, registers."""

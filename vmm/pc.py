@@ -33,7 +33,7 @@ from vmm.devices.pit import PIT_PORT_COUNT, PIT_PORTS, Pit
 from vmm.devices.port61 import CONTROL_PORT_B, ControlPortB
 from vmm.devices.port92 import CONTROL_PORT_A, ControlPortA
 from vmm.devices.power import EXIT_PORT, EXIT_PORT_COUNT, ExitPort
-from vmm.devices.rtc import RTC_PORT_COUNT, RTC_PORTS, Rtc
+from vmm.devices.rtc import DEFAULT_START, RTC_PORT_COUNT, RTC_PORTS, Rtc
 from vmm.devices.uart import COM1, UART_PORT_COUNT, Uart
 from vmm.devices.vmirom import VmiRomDevice
 
@@ -120,6 +120,17 @@ class Pc:
             (EXIT_PORT, EXIT_PORT_COUNT, self.exit_port),
         ):
             ports.register(Port(first), count, device)
+
+    def pulse_timer_line(self) -> None:
+        """A rising edge on interrupt request 0: an alarm that the ROM was asked for."""
+        line = self.interrupts.line(_IRQ_TIMER)
+        line.level = False
+        line.level = True
+
+    @property
+    def power_on_ns(self) -> int:
+        """What the real-time clock showed at virtual time 0, in nanoseconds since 1970."""
+        return int(DEFAULT_START.timestamp()) * 1_000_000_000
 
     @property
     def outcome(self) -> Outcome | None:

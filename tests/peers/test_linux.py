@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.inputs import load_rom
+from rombuilder.rom import build_rom
 from vmm.core.event import Reason
 from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import POLICIES, policy_named
@@ -39,10 +40,14 @@ pytestmark = pytest.mark.skipif(
 
 
 def boot(rom: str, policy: str = POLICIES[0].name) -> Run:
+    return boot_rom(load_rom(rom).image, policy)
+
+
+def boot_rom(image: bytes | None, policy: str = POLICIES[0].name) -> Run:
     return Machine(
         MachineDescription(
             Path(KERNEL).read_bytes(),
-            rom=load_rom(rom).image,
+            rom=image,
             command_line="console=ttyS0 panic=1",
             initrd=Path(INITRD).read_bytes(),
             marks=(END,),
@@ -95,6 +100,17 @@ def test_batching_saves_what_it_is_for() -> None:
 
 def test_identity_costs_hardly_any_instructions() -> None:
     assert first_boot("identity").instructions <= first_boot("none").instructions * 1.02
+
+
+def test_alarms_take_the_place_of_the_interval_timer() -> None:
+    """The kernel keeps time by the ROM, and calibrates nothing by polling the PIT."""
+    timed, untimed = first_boot("batching"), boot_rom(build_rom(timer=False).data)
+    assert "vmi: registering clock event vmi-timer" in timed.console
+    assert "vmi: registering clock event" not in untimed.console
+    assert workload(timed) == workload(untimed)
+    saved = untimed.ledger.by_reason[Reason.IO].count - timed.ledger.by_reason[Reason.IO].count
+    assert saved > 5000
+    assert timed.ledger.total <= untimed.ledger.total - saved * 0.9
 
 
 def test_batching_saves_against_the_stronger_baseline_too() -> None:

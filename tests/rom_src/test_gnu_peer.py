@@ -50,6 +50,7 @@ def test_rom(tmp_path: Path, flavour: Flavour, visibility: Visibility, calls: Ca
         "FLAVOUR_BATCHING": int(flavour is Flavour.BATCHING),
         "CALLS_ALL": int(calls is Calls.ALL),
         "VISIBILITY_STRICT": int(visibility is Visibility.STRICT),
+        "TIMER_CALLS": 1,
         "QUEUE_CAPACITY": DEFAULT_CAPACITY,
     }
     sources = sorted(rom_dir().glob("*.S"), key=lambda path: (path.name != "header.S", path.name))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vmi.flags import LazyMode, PageFlag, UpdateFlag
-from vmi.queue import RecordKind
+from vmi.queue import HeaderField, RecordKind
 
 if TYPE_CHECKING:
     from conftest import Machine, MachineFactory
@@ -220,7 +220,9 @@ def check_nothing_lost(made: Machine, told: list[int]) -> None:
     queue = made.attached()
     assert Counter(queue.applied + queue.pending) == Counter(told)
     slots = min(queue.count, queue.capacity)
-    assert all(queue.word(0x20 + 4 * slot) for slot in range(slots)), "a slot stays in flight"
+    assert all(queue.word(HeaderField.RECORDS + 4 * slot) for slot in range(slots)), (
+        "a slot stays in flight"
+    )
 
 
 @pytest.mark.parametrize("filled", [0, 3, CAPACITY - 1, CAPACITY])

@@ -1,15 +1,18 @@
 from vmm.core.batch cimport BatchQueue
 from vmm.core.counters cimport Counters
 from vmm.core.cpustate cimport CpuState
+from vmm.core.memory cimport GuestMemory
 from vmm.core.paging cimport GuestPaging
 from vmm.core.shadow cimport ShadowMmu
 
 cdef class DoorbellPort:
     cdef CpuState cpu
+    cdef GuestMemory memory
     cdef GuestPaging paging
     cdef ShadowMmu shadow
     cdef BatchQueue queue
     cdef Counters counters
+    cdef readonly object clock
     cdef readonly object complaints
 
     cdef unsigned int ring(self, unsigned int function, unsigned int argument, unsigned int eip) except? 0xFFFFFFFF

@@ -6,11 +6,13 @@ effect.
 
 import cython
 
+from vmi.clock import ALARM_WORDS, AlarmRequest, alarm_of
 from vmi.doorbell import Doorbell, Feature
 from vmm.core.batch import BatchQueue, QueueRefused
 from vmm.core.counters import Counters
 from vmm.core.cpustate import CpuState
 from vmm.core.event import Event
+from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 from vmm.core.shadow import ShadowMmu
 
@@ -23,6 +25,8 @@ SET_CR3 = cython.declare(cython.uint, Doorbell.SET_CR3)
 UPDATE_ENTRY = cython.declare(cython.uint, Doorbell.UPDATE_ENTRY)
 QUEUE_FULL = cython.declare(cython.uint, Doorbell.QUEUE_FULL)
 ADOPT_TABLES = cython.declare(cython.uint, Doorbell.ADOPT_TABLES)
+SET_ALARM = cython.declare(cython.uint, Doorbell.SET_ALARM)
+CANCEL_ALARM = cython.declare(cython.uint, Doorbell.CANCEL_ALARM)
 ATTACHED = cython.declare(cython.uint, Feature.ATTACHED)
 COMPLAINTS = 16
 
@@ -30,21 +34,27 @@ COMPLAINTS = 16
 @cython.final
 @cython.cclass
 class DoorbellPort:
-    """Serves the hypercalls of one CPU; `complaints` are the first few that made no sense."""
+    """Serves the hypercalls of one CPU; `complaints` are the first few that made no sense.
+
+    `clock`, where there is one, is a `vmm.core.clock.GuestClock`.
+    """
 
     def __init__(
         self,
         cpu: CpuState,
+        memory: GuestMemory,
         paging: GuestPaging,
         shadow: ShadowMmu,
         queue: BatchQueue,
         counters: Counters,
     ):
         self.cpu = cpu
+        self.memory = memory
         self.paging = paging
         self.shadow = shadow
         self.queue = queue
         self.counters = counters
+        self.clock = None
         self.complaints = []
 
     def ring(self, function: cython.uint, argument: cython.uint, eip: cython.uint) -> cython.uint:
@@ -78,12 +88,41 @@ class DoorbellPort:
             self.queue.apply(argument)
         elif function == ADOPT_TABLES:
             self.shadow.adopt_tables()
+        elif function == SET_ALARM or function == CANCEL_ALARM:
+            return self.alarm(function, argument, eip)
         elif function != FLUSH:
             self.complain(f"doorbell function {function} at {eip:#010x} does not exist")
             return 0
         self.shadow.flush_if_stale()
         self.queue.check_fault_page()
         return ATTACHED
+
+    def serve_clock(self, clock):
+        """Grant the timer calls: publish this clock at attach, serve its alarms."""
+        self.clock = clock
+        self.queue.offered = self.queue.offered | Feature.CLOCK
+
+    def alarm(self, function, argument, eip):
+        """SET_ALARM, CANCEL_ALARM: 1 for done and for "was set"."""
+        if self.clock is None:
+            self.complain(f"doorbell function {function} at {eip:#010x}: there is no clock")
+            return 0
+        try:
+            if function == CANCEL_ALARM:
+                return int(self.clock.cancel(alarm_of(argument)[0]))
+            self.clock.set(AlarmRequest.from_words(self.words_at(argument, ALARM_WORDS)))
+        except (ValueError, QueueRefused) as refusal:
+            self.complain(f"doorbell {Doorbell(function).name} at {eip:#010x} refused: {refusal}")
+            return 0
+        return 1
+
+    def words_at(self, address, count):
+        """So many words of guest memory, at an address that the guest gave."""
+        if address & 3:
+            raise QueueRefused(f"the words at {address:#010x} are not on a multiple of 4")
+        return [
+            self.memory.read32(self.queue.locate(address + 4 * number)) for number in range(count)
+        ]
 
     def attach(self, address, eip):
         """ATTACH: accept a queue, or say why not in the run's report."""
@@ -92,6 +131,8 @@ class DoorbellPort:
         except QueueRefused as refusal:
             self.complain(f"doorbell ATTACH at {eip:#010x} refused: {refusal}")
             return 0
+        if self.clock is not None:
+            self.clock.publish(self.memory, self.queue.location()[0])
         # From here on the TLB is in step, too: native stores so far have left that to the guest.
         self.cpu.flush_tlb()
         return self.queue.offered

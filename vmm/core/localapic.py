@@ -589,6 +589,10 @@ class LocalApic:
         if number == 2:
             self.lvt[number] = entry | MASKED
 
+    def timer_alarm(self):
+        """An alarm that the ROM was asked for goes off at the timer's LVT entry."""
+        self.local_interrupt(0)
+
     # ---- the timer
 
     def timer_mode(self) -> cython.uint:

@@ -134,7 +134,9 @@ class Vcpu:
             cpu, self.paging, self.shadow, self.queue, self.counters, self.meter, self.delivery,
             self.code, cpuid, msrs,
         )  # fmt: skip
-        self.doorbell = DoorbellPort(cpu, self.paging, self.shadow, self.queue, self.counters)
+        self.doorbell = DoorbellPort(
+            cpu, memory, self.paging, self.shadow, self.queue, self.counters
+        )
         self.fault_mask = False
         self.lets_stray = False
         self.irq_pending = False
