@@ -97,6 +97,16 @@ def run_to_json(
         "memory_crc32": f"{run.memory_crc:08x}",
         "console": run.console,
     }
+    if len(run.vcpus) > 1:
+        result["vcpus"] = [
+            {
+                "instructions": share.instructions,
+                "virtual_seconds": share.virtual_ns / 1e9,
+                "exits": _exits(share.ledger),
+                "engine_events": share.ledger.engine_events,
+            }
+            for share in run.vcpus
+        ]
     if run.phases:
         result["phases"] = [
             {

@@ -4,6 +4,7 @@ import mmap
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,11 +22,12 @@ from vmm.core.localapic import LocalApic
 from vmm.core.memory import GuestMemory
 from vmm.core.outcome import Outcome
 from vmm.core.policy import POLICIES, Policy
+from vmm.core.processor import Activity, Processor
 from vmm.core.runloop import RunLoop
 from vmm.core.stop import Stop
 from vmm.core.timers import Timers
 from vmm.core.vcpu import Vcpu
-from vmm.core.vm import Vm
+from vmm.core.vm import MOST_CPUS, Vm
 from vmm.devices.disk import DiskImage, Writes
 from vmm.engine.unicorn import POOL_ADDRESS, WINDOW_ADDRESS, UnicornEngine
 from vmm.firmware.boot import BootPlan
@@ -60,7 +62,8 @@ class MachineDescription:
     guest writes to it is forgotten, unless `disk_writes` says otherwise. The run is cut into phases
     where the console first prints one of `marks`. `check_shadow` compares every
     shadow entry with the guest's tables at each exit, which is slow. `apic` shows the
-    guest its local APIC, which is hidden otherwise.
+    guest its local APIC, which is hidden otherwise. Of `cpus` virtual CPUs the first one
+    starts the guest; with more than one they have local APICs in any case.
     """
 
     guest: bytes
@@ -76,6 +79,7 @@ class MachineDescription:
     marks: tuple[str, ...] = ()
     check_shadow: bool = False
     apic: bool = False
+    cpus: int = 1
 
 
 @dataclass(slots=True)
@@ -96,6 +100,7 @@ class Machine:
     vm: Vm = field(init=False)
     bus: ApicBus = field(init=False, default_factory=ApicBus)
     apics: list[LocalApic] = field(init=False, default_factory=list)
+    processors: list[Processor] = field(init=False)
     pc: Pc = field(init=False)
     roms: list[ShadowedRom] = field(init=False)
     _pool: mmap.mmap = field(init=False)
@@ -110,6 +115,8 @@ class Machine:
                 f"memory of {about.memory} bytes: expected whole pages, "
                 f"{LEAST_MEMORY >> 20}M to {MOST_MEMORY >> 20}M"
             )
+        if not 1 <= about.cpus <= MOST_CPUS:
+            raise BadDescription(f"{about.cpus} virtual CPUs: expected 1 to {MOST_CPUS}")
         plan = plan_guest(about.guest, about.memory, about.command_line, about.initrd)
         if about.rom is not None:
             check_vmi_rom(about.rom)
@@ -125,23 +132,37 @@ class Machine:
         self.pc = Pc(
             ports,
             self.timers,
-            self.vcpu.meter.now,
+            self.vm.now,
             about.memory,
             about.rom,
             self._open_disk(),
             self._console_line,
             self._interrupt_line,
-            lambda: self.vcpu.request_stop(Stop.REQUEST),
+            lambda: self.vm.current.request_stop(Stop.REQUEST),
         )
-        if about.apic:
+        if about.apic or about.cpus > 1:
             self._make_apics()
         self._make_clocks()
         self.roms = power_on_self_test(self.ram, self.memory, ports, self.pc.pci, about.rom_address)
         for rom in self.roms:
             if (rom.vendor, rom.device) == (VMI_VENDOR, VMI_DEVICE):
-                self.vcpu.queue.allow(rom.address, rom.address + rom.size)
-                self.vcpu.meter.watch_rom(rom.address, rom.address + rom.size)
+                for vcpu in self.vm.vcpus:
+                    vcpu.queue.allow(rom.address, rom.address + rom.size)
+                    vcpu.meter.watch_rom(rom.address, rom.address + rom.size)
         self._start(plan)
+        self.processors = [
+            Processor(
+                vcpu,
+                engine,
+                self.apics[vcpu.index] if self.apics else self._external,
+                Activity.WAITING if vcpu.index else Activity.RUNNING,
+            )
+            for vcpu, engine in zip(self.vm.vcpus, self.engines, strict=True)
+        ]
+        for processor, apic in zip(self.processors, self.apics, strict=False):
+            apic.on_nmi = processor.raise_nmi
+            apic.on_init = partial(self._reset_by_init, processor, apic)
+            apic.on_startup = processor.startup
 
     def _open_disk(self) -> DiskImage | None:
         about = self.description
@@ -169,7 +190,9 @@ class Machine:
 
     def _make_vm(self, ports: PortBus) -> None:
         about = self.description
-        self.engines = [UnicornEngine(self.ram, self._pool)]
+        self.engines = [
+            UnicornEngine(self.ram, self._pool, pauses=about.cpus > 1) for _ in range(about.cpus)
+        ]
         self.vm = Vm(
             self.memory,
             [engine.binding() for engine in self.engines],
@@ -185,7 +208,8 @@ class Machine:
             engine.connect(callbacks(vcpu), vcpu.mmio_read, vcpu.mmio_write)
         if about.check_shadow:
             self._checker = ShadowChecker(self.vcpu)
-            self.vcpu.after_exit = self._checker.check
+            for vcpu in self.vm.vcpus:
+                vcpu.after_exit = self._checker.check
 
     def _make_apics(self) -> None:
         """Local APICs that the guest sees; the 8259s reach the first one, as firmware leaves it."""
@@ -194,13 +218,13 @@ class Machine:
                 vcpu.index,
                 vcpu.index == 0,
                 self.timers,
-                self.vcpu.meter.now,
+                self.vm.now,
                 self.bus,
-                self.pc.interrupts if self.interrupts is None else self.interrupts,
+                self._external,
             )
             self.bus.attach(apic)
             vcpu.plug_in(apic)
-            apic.on_change = self._pending_changed
+            apic.on_change = partial(self._pending_changed, vcpu)
             self.apics.append(apic)
         self.apics[0].virtual_wire()
 
@@ -233,7 +257,7 @@ class Machine:
     def _console_line(self, line: str) -> None:
         if self.echo is not None:
             self.echo(line)
-        self._phases.line(line, self.description.policy, self.vcpu)
+        self._phases.line(line, self.description.policy, self.vm)
 
     def _interrupt_line(self, level: bool) -> None:  # noqa: FBT001 - a wire has a level
         """The line of the PC's interrupt controllers changed."""
@@ -241,17 +265,22 @@ class Machine:
             for apic in self.apics:
                 apic.set_wire(0, level)
         else:
-            self._pending_changed(level)
+            self._pending_changed(self.vcpu, level)
 
-    def _pending_changed(self, level: bool) -> None:  # noqa: FBT001 - as above
-        """The CPU's interrupt line changed while the guest was out of the engine."""
-        self.vcpu.irq_pending = level
-        self.vcpu.window_wanted = level and not self.vcpu.can_interrupt_now()
+    @staticmethod
+    def _pending_changed(vcpu: Vcpu, level: bool) -> None:  # noqa: FBT001 - as above
+        """A CPU's interrupt line changed while the guest was out of the engine."""
+        vcpu.irq_pending = level
+        vcpu.window_wanted = level and not vcpu.can_interrupt_now()
+
+    @staticmethod
+    def _reset_by_init(processor: Processor, apic: LocalApic) -> None:
+        processor.init()
+        apic.initialise()
 
     @property
-    def _controller(self) -> InterruptController:
-        if self.apics:
-            return self.apics[0]
+    def _external(self) -> InterruptController:
+        """Who asks for interrupts in the PC's old way: the 8259s."""
         return self.pc.interrupts if self.interrupts is None else self.interrupts
 
     def run(self, watch: Callable[[int], None] | None = None) -> Run:
@@ -262,20 +291,20 @@ class Machine:
             self.close()
 
     def _run(self, watch: Callable[[int], None] | None) -> Run:
-        loop = RunLoop(self.vcpu, self.engines[0], self.timers, self._controller, self.pc)
+        loop = RunLoop(self.vm, self.processors, self.timers, self.pc)
         return self.result(loop.run(self.description.max_instructions, watch))
 
     def result(self, outcome: Outcome) -> Run:
         """The counts as they stand."""
         about = self.description
         return collect(
-            self.vcpu,
+            self.vm,
             about.policy,
             outcome,
             guest=about.guest,
             rom=about.rom,
             memory=self.ram,
             console=self.pc.console,
-            phases=self._phases.finish(about.policy, self.vcpu),
+            phases=self._phases.finish(about.policy, self.vm),
             checked=0 if self._checker is None else self._checker.entries,
         )

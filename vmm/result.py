@@ -3,6 +3,8 @@
 import hashlib
 import mmap
 import zlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vmi.calls import call_numbered
@@ -12,8 +14,9 @@ from vmm.core.ledger import Ledger, Place, describe
 from vmm.core.outcome import Outcome
 from vmm.core.policy import Policy
 from vmm.core.vcpu import Vcpu
+from vmm.core.vm import Vm
 
-__all__ = ["CallUse", "Paravirt", "Phase", "PhaseRecorder", "Run", "collect"]
+__all__ = ["CallUse", "Paravirt", "Phase", "PhaseRecorder", "Run", "VcpuShare", "collect"]
 
 _CALL_ROWS = {128: "vmi_init", 129: "get_reloc", 130: "other"}
 
@@ -53,11 +56,20 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """The result of one run.
+class VcpuShare:
+    """What one virtual CPU did of a run; `virtual_ns` is how long it ran itself."""
 
-    `registers` are the processor's at the end; `latest` the last few events, exits or
-    not, the last one last.
+    instructions: int
+    virtual_ns: int
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The result of one run, of all virtual CPUs together.
+
+    `registers` are those of the CPU that ran last; `latest` its last few events, exits or
+    not, the last one last. `vcpus` has each CPU's share, the first one's first.
     """
 
     policy: Policy
@@ -75,6 +87,7 @@ class Run:
     memory_crc: int
     registers: dict[str, int]
     latest: tuple[Place, ...]
+    vcpus: tuple[VcpuShare, ...]
     phases: tuple[Phase, ...] = ()
     shadow_entries_checked: int = 0
     engine: str = "unicorn"
@@ -90,22 +103,22 @@ class PhaseRecorder:
         self._instructions = 0
         self._virtual_ns = 0
 
-    def line(self, text: str, policy: Policy, vcpu: Vcpu) -> None:
+    def line(self, text: str, policy: Policy, vm: Vm) -> None:
         """The console printed a line."""
         for mark in self._marks:
             if mark in text:
                 self._marks.remove(mark)
-                self._cut(mark, policy, vcpu)
+                self._cut(mark, policy, vm)
                 return
 
-    def finish(self, policy: Policy, vcpu: Vcpu) -> tuple[Phase, ...]:
+    def finish(self, policy: Policy, vm: Vm) -> tuple[Phase, ...]:
         """All phases, with the rest of the run as the last one; none without marks."""
         if self._phases:
-            self._cut("the end", policy, vcpu)
+            self._cut("the end", policy, vm)
         return tuple(self._phases)
 
-    def _cut(self, mark: str, policy: Policy, vcpu: Vcpu) -> None:
-        totals: dict[Event, tuple[int, int]] = vcpu.counters.totals()
+    def _cut(self, mark: str, policy: Policy, vm: Vm) -> None:
+        totals = _totals(vm.vcpus)
         since = {
             event: (count - self._before(event)[0], heavy - self._before(event)[1])
             for event, (count, heavy) in totals.items()
@@ -114,21 +127,54 @@ class PhaseRecorder:
         self._phases.append(
             Phase(
                 mark,
-                vcpu.meter.instructions - self._instructions,
-                vcpu.meter.now() - self._virtual_ns,
+                vm.instructions - self._instructions,
+                vm.now() - self._virtual_ns,
                 Ledger.from_counts(policy, since, (), 0),
             )
         )
         self._totals = totals
-        self._instructions = vcpu.meter.instructions
-        self._virtual_ns = vcpu.meter.now()
+        self._instructions = vm.instructions
+        self._virtual_ns = vm.now()
 
     def _before(self, event: Event) -> tuple[int, int]:
         return self._totals.get(event, (0, 0))
 
 
+def _totals(vcpus: Sequence[Vcpu]) -> dict[Event, tuple[int, int]]:
+    """{event: (all, of which heavy)} of all CPUs."""
+    sums: dict[Event, tuple[int, int]] = {}
+    for vcpu in vcpus:
+        for event, (count, heavy) in vcpu.counters.totals().items():
+            before = sums.get(event, (0, 0))
+            sums[event] = (before[0] + count, before[1] + heavy)
+    return sums
+
+
+def _ledger(policy: Policy, vcpus: Sequence[Vcpu]) -> Ledger:
+    sums: Counter[tuple[Event, int, int]] = Counter()
+    elsewhere = 0
+    for vcpu in vcpus:
+        places, unplaced = vcpu.counters.places()
+        elsewhere += unplaced
+        for event, qualifier, eip, count in places:
+            sums[event, qualifier, eip] += count
+    rows = [(*place, count) for place, count in sums.items()]
+    rows.sort(key=lambda row: (-row[3], row[0], row[1], row[2]))
+    return Ledger.from_counts(policy, _totals(vcpus), rows, elsewhere)
+
+
+def _calls(vcpus: Sequence[Vcpu]) -> dict[str, CallUse]:
+    uses: dict[str, CallUse] = {}
+    for vcpu in vcpus:
+        for row, (count, instructions) in vcpu.meter.calls().items():
+            name = _call_name(vcpu.meter, row)
+            before = uses.get(name, CallUse(0, 0))
+            uses[name] = CallUse(before.count + count, before.instructions + instructions)
+    return uses
+
+
 def collect(
-    vcpu: Vcpu,
+    vm: Vm,
     policy: Policy,
     outcome: Outcome,
     *,
@@ -139,35 +185,36 @@ def collect(
     phases: tuple[Phase, ...],
     checked: int,
 ) -> Run:
-    """The counts of a vCPU as they stand. `memory` is the guest's, as a buffer."""
-    places, elsewhere = vcpu.counters.places()
+    """The counts of a machine as they stand. `memory` is the guest's, as a buffer."""
+    vcpus = vm.vcpus
     return Run(
         policy=policy,
         outcome=outcome,
-        instructions=vcpu.meter.instructions,
-        rom_instructions=vcpu.meter.rom_instructions,
-        virtual_ns=vcpu.meter.now(),
-        ledger=Ledger.from_counts(policy, vcpu.counters.totals(), places, elsewhere),
+        instructions=vm.instructions,
+        rom_instructions=sum(vcpu.meter.rom_instructions for vcpu in vcpus),
+        virtual_ns=vm.now(),
+        ledger=_ledger(policy, vcpus),
         paravirt=Paravirt(
-            updates=vcpu.queue.updates,
-            notices=vcpu.queue.notices,
-            flushes=vcpu.queue.drains,
-            largest_batch=vcpu.queue.largest,
-            hypercalls=vcpu.counters.total(Event.HYPERCALL),
+            updates=sum(vcpu.queue.updates for vcpu in vcpus),
+            notices=sum(vcpu.queue.notices for vcpu in vcpus),
+            flushes=sum(vcpu.queue.drains for vcpu in vcpus),
+            largest_batch=max(vcpu.queue.largest for vcpu in vcpus),
+            hypercalls=sum(vcpu.counters.total(Event.HYPERCALL) for vcpu in vcpus),
         ),
-        calls={
-            _call_name(vcpu.meter, row): CallUse(count, instructions)
-            for row, (count, instructions) in vcpu.meter.calls().items()
-        },
+        calls=_calls(vcpus),
         console=console,
-        complaints=tuple(vcpu.doorbell.complaints),
+        complaints=tuple(line for vcpu in vcpus for line in vcpu.doorbell.complaints),
         rom_sha256=None if rom is None else hashlib.sha256(rom).hexdigest(),
         guest_sha256=hashlib.sha256(guest).hexdigest(),
         memory_crc=zlib.crc32(memory),
-        registers=_registers(vcpu),
+        registers=_registers(vm.current),
         latest=tuple(
             Place(REASON_OF[event], describe(event, qualifier) or event.name.lower(), eip, 1)
-            for event, qualifier, eip in vcpu.counters.recent()
+            for event, qualifier, eip in vm.current.counters.recent()
+        ),
+        vcpus=tuple(
+            VcpuShare(vcpu.meter.instructions, vcpu.meter.own(), _ledger(policy, [vcpu]))
+            for vcpu in vcpus
         ),
         phases=phases,
         shadow_entries_checked=checked,

@@ -143,7 +143,11 @@ PROGRAMS: dict[str, tuple[str, set[OutcomeKind]]] = {
     "CR4.PAE": ("mov %cr4, %eax\n or $0x20, %eax\n mov %eax, %cr4", {K.TRIPLE_FAULT}),
     "CR4 reserved bits": ("mov $0x80000000, %eax\n mov %eax, %cr4", {K.FAILED}),
     "CR0.PG without PE": ("mov $0x80000000, %eax\n mov %eax, %cr0", {K.FAILED}),
-    "real mode": ("mov $0x10, %eax\n mov %eax, %cr0", {K.UNSUPPORTED}),
+    "real mode": ("mov $0x10, %eax\n mov %eax, %cr0\n jmp 1f\n1: FINISH 0", {K.PASSED}),
+    "INT in real mode": (
+        "mov $0x10, %eax\n mov %eax, %cr0\n jmp 1f\n1: int $3",
+        {K.FAILED, K.UNSUPPORTED, K.TRIPLE_FAULT, K.LIMIT},
+    ),
     "CR0.PG off and on": (
         (
             "mov %cr0, %eax\n mov %eax, %ebx\n and $0x7fffffff, %eax\n mov %eax, %cr0\n"

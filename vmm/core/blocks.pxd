@@ -7,6 +7,7 @@ cdef class BlockMeter:
     cdef GuestMemory memory
     cdef GuestPaging paging
     cdef object decoder
+    cdef object real_mode_decoder
     cdef unsigned int[::1] key_address
     cdef unsigned int[::1] key_size
     cdef unsigned short[::1] block_count

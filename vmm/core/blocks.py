@@ -56,6 +56,7 @@ class BlockMeter:
         self.memory = memory
         self.paging = paging
         self.decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+        self.real_mode_decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_16)
         self.key_address = array("I", bytes(4 * SLOTS))
         self.key_size = array("I", bytes(4 * SLOTS))
         self.block_count = array("H", bytes(2 * SLOTS))
@@ -147,11 +148,10 @@ class BlockMeter:
         physical: cython.Py_ssize_t = -1
         if self.paging.walk(address):
             physical = self.paging.physical
+        decoder = self.decoder if self.cpu.code_is_wide() else self.real_mode_decoder
         starts = [
             start - address
-            for start, _, _, _ in self.decoder.disasm_lite(
-                self.read_virtual(address, size), address
-            )
+            for start, _, _, _ in decoder.disasm_lite(self.read_virtual(address, size), address)
         ] or [0]
         self.used += 1
         self.key_address[slot] = address
@@ -190,7 +190,10 @@ class BlockMeter:
             self.answers[int(self.asked)] = answer
 
     def leave_at(self, eip: cython.uint) -> cython.int:
-        """The block was left before the instruction at `eip`: take the rest back."""
+        """The block was left before the instruction at linear address `eip`.
+
+        The rest is taken back.
+        """
         within: cython.uint = eip - self.current_address
         if self.current_size and eip >= self.current_address and within < self.current_size:
             slot: cython.uint = self.current_slot

@@ -15,6 +15,7 @@ PLACES = cython.declare(cython.uint, 1 << 15)
 PLACES_MASK = cython.declare(cython.uint, (1 << 15) - 1)
 PLACES_LIMIT = cython.declare(cython.uint, (1 << 15) - (1 << 13))
 RDTSC = cython.declare(cython.uint, Event.RDTSC)
+PAUSE = cython.declare(cython.uint, Event.PAUSE)
 # How many of the latest events are remembered one by one.
 RECENT = cython.declare(cython.uint, 16)
 RECENT_MASK = cython.declare(cython.uint, 15)
@@ -41,8 +42,9 @@ class Counters:
 
     def count(self, event: cython.uint, qualifier: cython.uint, eip: cython.uint) -> cython.int:
         """Count one event."""
-        if event != RDTSC:
-            # A guest that waits reads the time and nothing else; that says little.
+        if event != RDTSC and event != PAUSE:
+            # A guest that waits reads the time, or spins, and does nothing else; that says
+            # little.
             latest: cython.uint = cython.cast(cython.uint, self.seen & RECENT_MASK)
             self.recent_event[latest] = event
             self.recent_qualifier[latest] = qualifier

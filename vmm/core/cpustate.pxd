@@ -26,6 +26,7 @@ cdef class CpuState:
     cpdef unsigned int reg(self, unsigned int number) except? 0xFFFFFFFF
     cpdef int set_reg(self, unsigned int number, unsigned int value) except -1
     cpdef unsigned int eip(self) except? 0xFFFFFFFF
+    cpdef unsigned int linear(self, unsigned int eip) noexcept
     cpdef int set_eip(self, unsigned int value) except -1
     cpdef unsigned int cpl(self) except? 0xFFFFFFFF
     cpdef unsigned int eflags(self) except? 0xFFFFFFFF
@@ -38,6 +39,8 @@ cdef class CpuState:
     cpdef unsigned int limit(self, unsigned int segment) except? 0xFFFFFFFF
     cpdef unsigned int attributes(self, unsigned int segment) except? 0xFFFFFFFF
     cpdef int load_segment(self, unsigned int segment, unsigned int selector, unsigned int low, unsigned int high) except -1
+    cpdef int load_real_segment(self, unsigned int segment, unsigned int selector) except -1
+    cpdef bint code_is_wide(self) noexcept
     cdef bint enter_kernel(self) except? True
     cdef int enter_ring(self, unsigned int ring) except -1
     cdef unsigned int error_code(self) except? 0xFFFFFFFF

@@ -24,7 +24,10 @@ EFLAGS = cython.declare(cython.uint, 17)
 HFLAGS = cython.declare(cython.uint, 44)
 SEGMENT_WORD = cython.declare(cython.uint, 46)
 SEGMENT_QUAD = cython.declare(cython.uint, 24)
+CODE_BASE = cython.declare(cython.uint, 27)
 CR2 = cython.declare(cython.uint, 55)
+# An LDT and a TSS; this engine wants the TSS available, not busy.
+SYSTEM_TYPES = {6: 0x8200, 7: 0x8900}
 
 INTERRUPT_FLAG = cython.declare(cython.uint, 0x200)
 
@@ -96,6 +99,10 @@ class CpuState:
         """The instruction that exited, or the next one to run."""
         return cython.cast(cython.uint, self.quads[EIP] & LOW_32)
 
+    def linear(self, eip: cython.uint) -> cython.uint:
+        """Where an offset into the code segment lies."""
+        return cython.cast(cython.uint, (self.quads[CODE_BASE] + eip) & LOW_32)
+
     def set_eip(self, value: cython.uint) -> cython.int:
         """Where the guest goes on."""
         self.quads[EIP] = value
@@ -162,6 +169,34 @@ class CpuState:
         self.words[SEGMENT_WORD + 6 * segment + 4] = limit
         self.words[SEGMENT_WORD + 6 * segment + 5] = high
         return 0
+
+    def load_real_segment(self, segment: cython.uint, selector: cython.uint) -> cython.int:
+        """Load a segment register in real mode: the limit and all else stay."""
+        self.words[SEGMENT_WORD + 6 * segment] = selector & 0xFFFF
+        self.quads[SEGMENT_QUAD + 3 * segment] = (selector & 0xFFFF) << 4
+        return 0
+
+    def initialise(self, page):
+        """Segments, general registers and EFLAGS after INIT, at real-mode page number `page`.
+
+        SDM vol. 3, table "IA-32 Processor States Following Power-up, Reset, or INIT". CR0
+        is for the caller to load.
+        """
+        for segment in range(8):
+            self.load_segment(segment, 0, 0xFFFF, SYSTEM_TYPES.get(segment, 0x9300))
+        for table in (8, 9):
+            self.load_segment(table, 0, 0xFFFF, 0)
+        self.load_real_segment(1, page << 8)
+        self.enter_ring(0)
+        for number in range(8):
+            self.set_reg(number, 0)
+        self.set_eflags(2)
+        self.set_cr2(0)
+        self.set_eip(0)
+
+    def code_is_wide(self) -> cython.bint:
+        """Does the code segment default to 32-bit operands and addresses?"""
+        return (self.words[HFLAGS] & HF_CS32) != 0
 
     def enter_ring(self, ring: cython.uint) -> cython.int:
         """Make the translator's assumptions follow new CS and SS caches."""

@@ -17,6 +17,8 @@ cdef class Delivery:
     cdef readonly unsigned long long delivered
 
     cpdef int deliver(self, unsigned int vector, int error, bint software, unsigned int return_eip) except -1
+    cdef int deliver_in_real_mode(self, unsigned int vector, unsigned int return_ip) except -1
+    cdef int push_word(self, unsigned int value) except -1
     cdef int attempt(self, unsigned int vector, int error, bint software, unsigned int return_eip) except -2
     cdef int read(self, unsigned int address) except -2
     cdef int descriptor(self, unsigned int selector, unsigned int outside) except -2

@@ -39,6 +39,9 @@ DONE = cython.declare(cython.int, -1)
 # TF, NT, RF, VM; and IF for an interrupt gate.
 CLEARED_ALWAYS = cython.declare(cython.uint, 0x34100)
 INTERRUPT_FLAG = cython.declare(cython.uint, 0x200)
+# IF, TF, AC.
+REAL_MODE_CLEARS = cython.declare(cython.uint, 0x40300)
+PROTECTED = cython.declare(cython.uint, 1)
 
 
 @cython.cfunc
@@ -76,6 +79,10 @@ class Delivery:
         """
         outcome: cython.int
         second: cython.uint
+        if not self.paging.cr0 & PROTECTED:
+            self.deliver_in_real_mode(vector, return_eip)
+            self.delivered += 1
+            return vector
         while True:
             outcome = self.attempt(vector, error, software, return_eip)
             if outcome == DONE:
@@ -98,6 +105,33 @@ class Delivery:
             # A fault during INT n reports the instruction, not the one after it.
             software = False
             return_eip = self.cpu.eip()
+
+    def deliver_in_real_mode(self, vector: cython.uint, return_ip: cython.uint) -> cython.int:
+        """Through the vector table: FLAGS, CS and IP on the stack (SDM vol. 3, 20.1.4)."""
+        cpu: CpuState = self.cpu
+        if vector * 4 + 3 > cpu.limit(IDT):
+            raise TripleFault(f"shutdown: no vector {vector} in real mode at {cpu.eip():#010x}")
+        flags: cython.uint = cpu.eflags()
+        self.push_word(flags)
+        self.push_word(cpu.selector(CS))
+        self.push_word(return_ip)
+        self.read(cpu.base(IDT) + vector * 4)
+        cpu.load_real_segment(CS, self.value >> 16)
+        cpu.clear_interrupt_shadow()
+        cpu.clear_system_flags(REAL_MODE_CLEARS)
+        return cpu.set_eip(self.value & 0xFFFF)
+
+    def push_word(self, value: cython.uint) -> cython.int:
+        """Push 16 bits in real mode."""
+        i: cython.uint
+        sp: cython.uint = (self.cpu.reg(ESP) - 2) & 0xFFFF
+        self.cpu.set_reg(ESP, ((self.cpu.reg(ESP) >> 16) << 16) | sp)
+        for i in range(2):
+            address: cython.uint = (self.cpu.base(SS) + ((sp + i) & 0xFFFF)) & LOW_32
+            self.memory.write8(address, (value >> (8 * i)) & 0xFF)
+            if self.shadow.is_traced(address >> 12):
+                self.shadow.entry_written((address >> 2) << 2)
+        return 0
 
     def attempt(
         self, vector: cython.uint, error: cython.int, software: cython.bint, return_eip: cython.uint

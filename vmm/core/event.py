@@ -82,6 +82,11 @@ class Event(IntEnum):
     """A guest exception other than #PF, delivered by the engine's need."""
     MASKED_CR_READ = 22
     """A read of CR0 or CR4, which VT-x answers from the read shadow."""
+    CODE_WRITE = 23
+    """A store to a page that other CPUs may have translated: only this engine, whose
+    CPUs do not see each other's stores to code, must know of it."""
+    PAUSE = 24
+    """PAUSE on a machine with several CPUs: who spins long enough loses its turn."""
 
 
 REASON_OF: dict[Event, Reason] = {
@@ -108,5 +113,7 @@ REASON_OF: dict[Event, Reason] = {
     Event.SOFTWARE_INTERRUPT: Reason.OTHER,
     Event.EXCEPTION: Reason.OTHER,
     Event.MASKED_CR_READ: Reason.CR_READ,
+    Event.CODE_WRITE: Reason.OTHER,
+    Event.PAUSE: Reason.OTHER,
 }
 """The reason under which an event counts where the policy makes it an exit."""

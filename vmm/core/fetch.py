@@ -34,7 +34,7 @@ class InstructionBytes:
         i: cython.uint
         physical: cython.Py_ssize_t = -1
         for i in range(LONGEST):
-            address: cython.uint = (eip + i) & LOW_32
+            address: cython.uint = (self.cpu.linear(eip) + i) & LOW_32
             if i == 0 or address & 0xFFF == 0:
                 physical = -1
                 if self.paging.walk(address):

@@ -16,6 +16,7 @@ cdef class GuestPaging:
     cdef bint user
     cdef bint writable
     cdef bint executable
+    cdef bint marked
     cdef readonly unsigned int error
 
     cdef bint enabled(self) noexcept

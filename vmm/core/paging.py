@@ -56,6 +56,7 @@ class GuestPaging:
         self.physical = 0
         self.large = self.user = self.writable = self.executable = False
         self.error = 0
+        self.marked = False
 
     def enabled(self) -> cython.bint:
         """CR0.PG, as the guest set it."""
@@ -179,7 +180,11 @@ class GuestPaging:
         ) | (address & offset_mask)
 
     def mark(self, write: cython.bint) -> cython.int:
-        """Set the accessed and dirty bits that the latest walk implies."""
+        """Set the accessed and dirty bits that the latest walk implies.
+
+        `marked` says whether one was missing.
+        """
+        self.marked = False
         if not self.enabled():
             return 0
         bits: cython.ulonglong = ACCESSED
@@ -187,11 +192,13 @@ class GuestPaging:
             bits |= DIRTY
         wanted: cython.ulonglong = self.pde | (bits if self.large else ACCESSED)
         if wanted != self.pde:
+            self.marked = True
             self.pde = wanted
             self.memory.write32(self.pde_address, cython.cast(cython.uint, wanted & LOW_32))
         if not self.large:
             wanted = self.pte | bits
             if wanted != self.pte:
+                self.marked = True
                 self.pte = wanted
                 self.memory.write32(self.pte_address, cython.cast(cython.uint, wanted & LOW_32))
         return 0

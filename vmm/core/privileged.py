@@ -43,8 +43,10 @@ CR0_WP = cython.declare(cython.uint, 0x10000)
 # LMSW writes the low four bits and can set PE but never clear it.
 LMSW_CLEARS = cython.declare(cython.uint, 0xE)
 LMSW_SETS = cython.declare(cython.uint, 0xF)
-# The processor itself always runs protected, paged and with write protection.
-REAL_CR0 = cython.declare(cython.uint, 0x80010001)
+# The processor itself always runs paged and with write protection; without CR0.PE
+# that is AMD-V's paged real mode (APM vol. 2, section 15.19).
+REAL_CR0 = cython.declare(cython.uint, 0x80010000)
+CR0_AFTER_INIT = cython.declare(cython.uint, 0x60000010)
 CR4_PSE = cython.declare(cython.uint, 0x10)
 CR4_PAE = cython.declare(cython.uint, 0x20)
 CR4_KNOWN = cython.declare(cython.uint, 0x7FF)
@@ -102,6 +104,14 @@ class PrivilegedRegisters:
         self.cpu.write_cr4(CR4_PAE)
         self.shadow.load_root()
         self.cpu.write_cr0(self.paging.cr0 | REAL_CR0)
+
+    def initialise(self):
+        """Control and debug registers after INIT; MSRs and the time stamp stay."""
+        self.cpu.set_reg(EDX, self.cpuid(1)[0])
+        self.dr = array("I", [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 0x400])
+        self.paging.cr0 = CR0_AFTER_INIT
+        self.paging.cr3 = self.paging.cr4 = 0
+        self.power_on()
 
     def control_register(self, eip: cython.uint, write: cython.bint) -> cython.int:
         """MOV to or from CR0, CR3, CR4; CLTS, LMSW and SMSW arrive here too."""
@@ -164,10 +174,8 @@ class PrivilegedRegisters:
     def set_cr0(self, value: cython.uint) -> cython.bint:
         """Load the guest's CR0; false for a combination that faults."""
         value = value | CR0_ET
-        if not value & CR0_PE:
-            if value >> 31:
-                return False
-            raise Unsupported(f"return to real mode at {self.cpu.eip():#010x}")
+        if not value & CR0_PE and value >> 31:
+            return False
         changed: cython.uint = value ^ self.paging.cr0
         self.paging.cr0 = value
         self.cpu.write_cr0(value | REAL_CR0)

@@ -1,17 +1,26 @@
-"""The vCPU's run loop: enter the engine, see why it came back, go on or end."""
+"""The run loop: let each virtual CPU run in its turn, see why it came back, go on or end.
 
-from collections.abc import Callable
+One host thread runs all CPUs, round robin. A turn is a stretch of virtual time; a CPU
+that halts, or spins on PAUSE, ends its own early. So counts repeat, and what one CPU
+does between two stops is atomic to the others: a locked instruction is, for one.
+
+There is one clock. It advances with the CPU that runs, and every CPU's time-stamp
+counter is that clock: the counters never disagree, and a CPU that waits for its turn
+sees time pass as a guest on a busy host does.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from vmm.core.bus import InterruptController
 from vmm.core.errors import EngineFailure, TripleFault, Unsupported
 from vmm.core.event import Event
 from vmm.core.outcome import Outcome, OutcomeKind
+from vmm.core.processor import Activity, Processor
 from vmm.core.stop import Stop
 from vmm.core.timers import NEVER, Timers
-from vmm.core.vcpu import Vcpu
+from vmm.core.vm import Vm
 
-__all__ = ["Engine", "PowerSwitch", "RunLoop"]
+__all__ = ["TURN_NS", "PowerSwitch", "RunLoop"]
 
 _INTERRUPT_FLAG = 0x200
 _LONGEST_IDLE_NS = 600 * 1_000_000_000
@@ -20,13 +29,8 @@ _LONGEST_IDLE_NS = 600 * 1_000_000_000
 SLICE = 2_000_000
 """Instructions between two looks at the world outside: a fraction of a second, and no exit."""
 
-
-class Engine(Protocol):
-    """What executes instructions."""
-
-    def run(self, eip: int, instructions: int = 0) -> None:
-        """Run from `eip` until the vCPU asks to stop, or for so many instructions."""
-        ...
+TURN_NS = 20_000
+"""How long a CPU runs before the next one may, where there are several."""
 
 
 class PowerSwitch(Protocol):
@@ -39,25 +43,22 @@ class PowerSwitch(Protocol):
 
 
 class RunLoop:
-    """Runs one vCPU to the end of its guest."""
+    """Runs the virtual CPUs of a machine, the first one first, to the end of their guest."""
 
     def __init__(
-        self,
-        vcpu: Vcpu,
-        engine: Engine,
-        timers: Timers,
-        interrupts: InterruptController,
-        power: PowerSwitch,
+        self, vm: Vm, processors: Sequence[Processor], timers: Timers, power: PowerSwitch
     ) -> None:
-        self._vcpu = vcpu
-        self._engine = engine
+        self._vm = vm
+        self._processors = processors
+        self._alone = len(processors) == 1
+        self._current = processors[0]
+        self._turn_end = 0 if self._alone else TURN_NS
         self._timers = timers
-        self._interrupts = interrupts
         self._power = power
         timers.on_change = self._set_deadline
 
     def run(self, max_instructions: int, watch: Callable[[int], None] | None = None) -> Outcome:
-        """Run until the guest ends or `max_instructions` have passed.
+        """Run until the guest ends or `max_instructions` have passed, of all CPUs together.
 
         `watch` is told, several times a second, how many instructions have passed; it
         may raise KeyboardInterrupt to end the run. Never raises for anything a guest
@@ -67,7 +68,7 @@ class RunLoop:
         try:
             while True:
                 if watch is not None:
-                    watch(self._vcpu.meter.instructions)
+                    watch(self._vm.instructions)
                 outcome = self._once(max_instructions)
                 if outcome is not None:
                     return outcome
@@ -81,15 +82,22 @@ class RunLoop:
             return Outcome(OutcomeKind.ENGINE_FAILURE, str(failure))
 
     def _once(self, max_instructions: int) -> Outcome | None:
-        vcpu = self._vcpu
         ended = self._power.outcome
         if ended is not None:
             return ended
-        self._deliver_pending()
+        if not self._alone:
+            self._choose()
+        processor = self._current
+        vcpu = processor.vcpu
+        processor.begin()
+        self._deliver_pending(processor)
         self._set_deadline(self._timers.next_due())
-        vcpu.instruction_limit = min(max_instructions, vcpu.meter.instructions + SLICE)
+        passed_elsewhere = self._vm.instructions - vcpu.meter.instructions
+        vcpu.instruction_limit = min(
+            max(0, max_instructions - passed_elsewhere), vcpu.meter.instructions + SLICE
+        )
         vcpu.stop_reason = Stop.NONE
-        self._engine.run(vcpu.cpu.eip())
+        processor.engine.run(vcpu.cpu.eip())
         # What the engine ran behind the store that ended the machine, to the end of its
         # block, is nobody's business any more.
         ended = self._power.outcome
@@ -98,54 +106,103 @@ class RunLoop:
         if vcpu.error is not None:
             raise vcpu.error
         reason = Stop(vcpu.stop_reason)
-        passed = vcpu.meter.instructions
+        passed = self._vm.instructions
         if reason in {Stop.LIMIT, Stop.DEADLINE, Stop.INTERRUPT}:
             # The block that was about to run was counted and will be again.
-            vcpu.meter.leave_at(vcpu.cpu.eip())
+            vcpu.meter.leave_at(vcpu.cpu.linear(vcpu.cpu.eip()))
         match reason:
             case Stop.LIMIT if passed >= max_instructions:
                 return Outcome(OutcomeKind.LIMIT, f"{max_instructions} instructions have passed")
             case Stop.HALTED:
-                return self._wait()
+                processor.activity = Activity.HALTED
+                if not any(other.can_run for other in self._processors):
+                    return self._wait()
             case Stop.DEADLINE:
-                # Time passes in whole blocks: with the block taken back it stands just
-                # before the deadline, and would stand there for ever.
-                vcpu.meter.charged_ns += max(0, vcpu.deadline - vcpu.meter.now())
-                self._timer_interrupt()
+                if self._timers.next_due() <= vcpu.deadline:
+                    # Time passes in whole blocks: with the block taken back it stands just
+                    # before the deadline, and would stand there for ever.
+                    vcpu.meter.charged_ns += max(0, vcpu.deadline - vcpu.meter.now())
+                    self._timer_interrupt()
+                else:
+                    self._turn_end = 0
+            case Stop.YIELD:
+                self._turn_end = 0
             case Stop.NONE:
                 raise EngineFailure(f"the engine stopped by itself at {vcpu.cpu.eip():#010x}")
         return None
 
+    # ---- turns
+
+    def _choose(self) -> None:
+        """Whose turn is it? The current CPU's until its turn is over, or it cannot run."""
+        current = self._current
+        if self._vm.now() < self._turn_end and current.can_run:
+            return
+        count = len(self._processors)
+        at = self._processors.index(current)
+        for i in range(1, count + 1):
+            candidate = self._processors[(at + i) % count]
+            if candidate.can_run:
+                break
+        self._switch_to(candidate)
+        self._turn_end = self._vm.now() + TURN_NS
+
+    def _switch_to(self, processor: Processor) -> None:
+        vcpu = processor.vcpu
+        vcpu.spins = 0
+        if processor is self._current:
+            return
+        self._current.line_was = self._current.interrupts.pending
+        self._vm.switch_to(vcpu)
+        self._current = processor
+        processor.engine.forget_code(self._vm.take_stale_code(vcpu))
+        # It was about to run when somebody interrupted it from another CPU, or a device did.
+        if (
+            processor.interrupts.pending
+            and not processor.line_was
+            and processor.activity is Activity.RUNNING
+            and vcpu.can_interrupt_now()
+        ):
+            vcpu.count_event(Event.INTERRUPT)
+
+    # ---- time and interrupts
+
     def _set_deadline(self, due: int) -> None:
-        self._vcpu.deadline = due
+        self._current.vcpu.deadline = due if self._alone else min(due, self._turn_end)
 
     def _timer_interrupt(self) -> None:
         """Time is up: the guest is interrupted if a device has something for it."""
-        quiet = not self._interrupts.pending
-        self._timers.run_due(self._vcpu.meter.now())
-        if quiet and self._interrupts.pending and self._vcpu.can_interrupt_now():
-            self._vcpu.count_event(Event.INTERRUPT)
+        processor = self._current
+        quiet = not processor.interrupts.pending
+        self._timers.run_due(self._vm.now())
+        if quiet and processor.interrupts.pending and processor.vcpu.can_interrupt_now():
+            processor.vcpu.count_event(Event.INTERRUPT)
 
-    def _deliver_pending(self) -> None:
-        vcpu = self._vcpu
-        if self._interrupts.pending:
+    @staticmethod
+    def _deliver_pending(processor: Processor) -> None:
+        vcpu, interrupts = processor.vcpu, processor.interrupts
+        processor.take_nmi()
+        if interrupts.pending:
             if vcpu.can_interrupt_now():
                 if vcpu.window_wanted:
                     vcpu.count_event(Event.INTERRUPT_WINDOW)
                 vcpu.window_wanted = False
-                vcpu.interrupt(self._interrupts.acknowledge())
+                vcpu.interrupt(interrupts.acknowledge())
             else:
                 vcpu.window_wanted = True
-        vcpu.irq_pending = self._interrupts.pending
+        vcpu.irq_pending = interrupts.pending
 
     def _wait(self) -> Outcome | None:
-        """The guest has halted: jump to whatever wakes it."""
-        vcpu = self._vcpu
+        """Every CPU has halted: jump to whatever wakes one."""
+        vcpu = self._current.vcpu
         where = f"at {(vcpu.cpu.eip() - 1) & 0xFFFFFFFF:#010x}"
-        if not vcpu.cpu.eflags() & _INTERRUPT_FLAG:
+        if not any(
+            other.activity is Activity.HALTED and other.vcpu.cpu.eflags() & _INTERRUPT_FLAG
+            for other in self._processors
+        ):
             return Outcome(OutcomeKind.HALTED, f"HLT with interrupts off {where}")
         since = vcpu.meter.now()
-        while not self._interrupts.pending:
+        while not any(other.can_run for other in self._processors):
             due = self._timers.next_due()
             if due == NEVER or due - since > _LONGEST_IDLE_NS:
                 return Outcome(OutcomeKind.HALTED, f"HLT with nothing to wait for {where}")

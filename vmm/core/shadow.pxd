@@ -40,6 +40,8 @@ cdef class ShadowMmu:
     cdef bint is_traced(self, unsigned int frame) noexcept
     cdef bint is_in_use(self, unsigned int frame) noexcept
     cdef int resolve(self, unsigned int address, unsigned int error) except -1
+    cdef bint is_mapped(self, unsigned int address) noexcept
+    cdef int code_written(self, unsigned int address, unsigned int frame) except -1
     cdef int fill(self, unsigned int address, bint write, bint fetch) except -1
     cdef unsigned int table(self, unsigned int address) except? 0
     cdef unsigned int location(self, unsigned int address) noexcept

@@ -43,6 +43,7 @@ MADE_EXECUTABLE = cython.declare(cython.int, 1)
 GUEST_FAULT = cython.declare(cython.int, 2)
 TABLE_WRITE = cython.declare(cython.int, 3)
 ROM_WRITE = cython.declare(cython.int, 4)
+CODE_WRITE = cython.declare(cython.int, 5)
 DEVICE_ACCESS = cython.declare(cython.int, 6)
 
 ROOTS = cython.declare(cython.uint, 64)
@@ -292,8 +293,9 @@ class ShadowMmu:
     def resolve(self, address: cython.uint, error: cython.uint) -> cython.int:
         """Judge a page fault of the shadow and, where the guest allows it, fill.
 
-        Answers FILLED, MADE_EXECUTABLE, GUEST_FAULT (with `guest_error`), or, with
-        the guest-physical address in `target`, TABLE_WRITE, ROM_WRITE or DEVICE_ACCESS.
+        Answers FILLED, MADE_EXECUTABLE, CODE_WRITE, GUEST_FAULT (with `guest_error`), or,
+        with the guest-physical address in `target`, TABLE_WRITE, ROM_WRITE or
+        DEVICE_ACCESS.
         """
         if self.pages.running_out():
             self.reset()
@@ -311,6 +313,13 @@ class ShadowMmu:
         frame: cython.uint = paging.physical >> 12
         self.target = paging.physical
         if write:
+            if self.pages.code is not None and self.pages.code.is_code(frame):
+                mapped: cython.bint = not paging.marked and self.is_mapped(address)
+                self.code_written(address, frame)
+                if self.is_traced(frame):
+                    return TABLE_WRITE
+                self.fill(address, write, fetch)
+                return CODE_WRITE if mapped else FILLED
             if self.is_traced(frame):
                 return TABLE_WRITE
             if self.memory.is_protected(frame):
@@ -318,6 +327,21 @@ class ShadowMmu:
         if not fetch and not self.memory.is_ram(frame) and self.devices.decodes(frame):
             return DEVICE_ACCESS
         return self.fill(address, write, fetch)
+
+    def is_mapped(self, address: cython.uint) -> cython.bint:
+        """Does the shadow translate this address?"""
+        location: cython.uint = self.location(address)
+        return location != 0 and (self.pages.entries[location] & PRESENT) != 0
+
+    def code_written(self, address: cython.uint, frame: cython.uint) -> cython.int:
+        """The store to `address` that faulted is to a frame with code: to its own, perhaps."""
+        by_itself: cython.bint = False
+        if self.paging.walk(self.cpu.linear(self.cpu.eip())):
+            by_itself = self.paging.physical >> 12 == frame
+        self.pages.code_written(frame, by_itself)
+        # The latest walk must be the store's again.
+        self.paging.walk(address)
+        return 0
 
     def fill(self, address: cython.uint, write: cython.bint, fetch: cython.bint) -> cython.int:
         """Give the processor the translation that the latest walk found."""
@@ -354,6 +378,8 @@ class ShadowMmu:
                 override or (paging.pte & WRITABLE and paging.pte & DIRTY) != 0,
                 execute,
             )
+        # Where there are several CPUs, a page loses the write permission as well.
+        lost: cython.ulonglong = 0 if pages.code is None else WRITABLE
         pages.store_leaf(slot, new)
         if new != old or moved or address != self.unchanged_at:
             # Where nothing changed, a drain has just filled in what was missing.
@@ -362,7 +388,7 @@ class ShadowMmu:
             # Perhaps the tables were right already, and the TLB is behind.
             self.cpu.flush_tlb()
         pages.flush_if_stale()
-        if same and not moved and fetch and old == new | NO_EXECUTE:
+        if same and not moved and fetch and (old ^ new) & ~lost == NO_EXECUTE:
             return MADE_EXECUTABLE
         return FILLED
 

@@ -1,3 +1,4 @@
+from vmm.core.codepages cimport CodePages
 from vmm.core.cpustate cimport CpuState
 from vmm.core.links cimport Links
 from vmm.core.memory cimport GuestMemory
@@ -6,6 +7,7 @@ from vmm.core.windows cimport Windows
 cdef class ShadowPages:
     cdef GuestMemory memory
     cdef object cpus
+    cdef readonly CodePages code
     cdef CpuState cpu
     cdef readonly unsigned int roots_each
     cdef readonly unsigned long long generation
@@ -43,6 +45,7 @@ cdef class ShadowPages:
     cpdef int switch_to(self, CpuState cpu) except -1
     cdef int flush_page(self, unsigned int address) except -1
     cdef bint is_traced(self, unsigned int frame) noexcept
+    cdef int make_read_only(self, unsigned int frame) except -1
     cdef int trace(self, unsigned int frame) except -1
     cdef unsigned int page_index(self, unsigned long long entry) noexcept
     cdef unsigned long long link_to(self, unsigned int page) noexcept

@@ -19,6 +19,7 @@ from array import array
 
 import cython
 
+from vmm.core.codepages import CodePages
 from vmm.core.cpustate import CpuState
 from vmm.core.errors import EngineFailure
 from vmm.core.links import Links
@@ -69,6 +70,8 @@ class ShadowPages:
         self.cpu = cpus[0]
         self.roots_each = min(ROOTS_EACH, 128 // len(cpus))
         self.windows = windows
+        # With one CPU its engine sees every store to code.
+        self.code = CodePages(memory.frame_count, len(cpus)) if len(cpus) > 1 else None
         self.generation = 0
         self.mode = 0
         self.entries = memoryview(pool).cast("B").cast("Q")
@@ -202,6 +205,11 @@ class ShadowPages:
         """Take the write permission from every mapping of a traced frame."""
         if not self.is_traced(frame):
             return 0
+        self.make_read_only(frame)
+        return self.flush_if_stale()
+
+    def make_read_only(self, frame: cython.uint) -> cython.int:
+        """Take the write permission from every mapping of a frame."""
         node: cython.uint = self.mappings[frame]
         while node:
             location: cython.uint = self.links.location[node]
@@ -209,7 +217,17 @@ class ShadowPages:
                 self.entries[location] = self.entries[location] ^ WRITABLE
                 self.tlb_stale = True
             node = self.links.follower[node]
-        return self.flush_if_stale()
+        return 0
+
+    def code_written(self, frame, by_itself):
+        """A CPU stores to a frame with code: it is data from now on, unless it is mixed."""
+        if self.code.written(frame, by_itself):
+            node: cython.uint = self.mappings[frame]
+            while node:
+                location: cython.uint = self.links.location[node]
+                self.entries[location] = self.entries[location] | NO_EXECUTE
+                node = self.links.follower[node]
+            self.tlb_stale = True
 
     # ---- entries
 
@@ -237,6 +255,12 @@ class ShadowPages:
                 entry |= WRITABLE
             return entry | self.windows.find(frame) | NO_EXECUTE
         entry |= cython.cast(cython.ulonglong, frame) << 12
+        if self.code is not None:
+            if execute and not self.code.is_watched(frame):
+                self.code.executed(frame)
+                self.make_read_only(frame)
+            if self.code.is_code(frame):
+                writable = False
         if writable and not self.is_traced(frame) and not self.memory.is_protected(frame):
             entry |= WRITABLE
         if not execute:

@@ -21,3 +21,5 @@ class Stop(IntEnum):
     """A pending interrupt can be taken now."""
     REQUEST = 6
     """A device or the user asked for it."""
+    YIELD = 7
+    """The CPU spins: another one may have its turn."""

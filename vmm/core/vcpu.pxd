@@ -32,6 +32,7 @@ cdef class Vcpu:
     cdef object ports
     cdef public bint fault_mask
     cdef public bint lets_stray
+    cdef public unsigned int spins
     cdef public bint irq_pending
     cdef public bint window_wanted
     cdef public unsigned long long instruction_limit

@@ -37,6 +37,8 @@ HLT = cython.declare(cython.uint, Event.HLT)
 IO = cython.declare(cython.uint, Event.IO)
 MMIO = cython.declare(cython.uint, Event.MMIO)
 WBINVD = cython.declare(cython.uint, Event.WBINVD)
+CODE_WRITE = cython.declare(cython.uint, Event.CODE_WRITE)
+PAUSE = cython.declare(cython.uint, Event.PAUSE)
 NX_FETCH = cython.declare(cython.uint, Event.NX_FETCH)
 BYPASSED_FAULT = cython.declare(cython.uint, Event.BYPASSED_FAULT)
 SOFTWARE_INTERRUPT = cython.declare(cython.uint, Event.SOFTWARE_INTERRUPT)
@@ -48,6 +50,9 @@ STOP_HALTED = cython.declare(cython.uint, Stop.HALTED)
 STOP_ERROR = cython.declare(cython.uint, Stop.ERROR)
 STOP_INTERRUPT = cython.declare(cython.uint, Stop.INTERRUPT)
 STOP_REQUEST = cython.declare(cython.uint, Stop.REQUEST)
+STOP_YIELD = cython.declare(cython.uint, Stop.YIELD)
+# So many PAUSEs in one turn, and the CPU that spins loses the rest of it.
+SPIN_LIMIT = cython.declare(cython.uint, 8)
 
 # Exit codes, AMD64 Architecture Programmer's Manual vol. 2, appendix C.
 EXIT_BASE = cython.declare(cython.uint, 0x100)
@@ -60,6 +65,7 @@ EXIT_RDTSC = cython.declare(cython.uint, 0x6E)
 EXIT_CPUID = cython.declare(cython.uint, 0x72)
 EXIT_SWINT = cython.declare(cython.uint, 0x75)
 EXIT_INVD = cython.declare(cython.uint, 0x76)
+EXIT_PAUSE = cython.declare(cython.uint, 0x77)
 EXIT_HLT = cython.declare(cython.uint, 0x78)
 EXIT_INVLPG = cython.declare(cython.uint, 0x79)
 EXIT_MSR = cython.declare(cython.uint, 0x7C)
@@ -70,6 +76,7 @@ FILLED = cython.declare(cython.int, 0)
 MADE_EXECUTABLE = cython.declare(cython.int, 1)
 GUEST_FAULT = cython.declare(cython.int, 2)
 TABLE_WRITE = cython.declare(cython.int, 3)
+MADE_WRITABLE = cython.declare(cython.int, 5)
 DEVICE_ACCESS = cython.declare(cython.int, 6)
 
 # What DeviceMemory.decodes() answers.
@@ -139,6 +146,7 @@ class Vcpu:
         )
         self.fault_mask = False
         self.lets_stray = False
+        self.spins = 0
         self.irq_pending = False
         self.window_wanted = False
         self.instruction_limit = 0xFFFFFFFFFFFFFFFF
@@ -162,7 +170,7 @@ class Vcpu:
         """Serve one exit."""
         cpu: CpuState = self.cpu
         eip: cython.uint = cpu.eip()
-        self.meter.leave_at(eip)
+        self.meter.leave_at(cpu.linear(eip))
         if self.is_over():
             # A stop asked for in a port access takes effect at the end of its block;
             # what the guest still does before that is nobody's business.
@@ -206,6 +214,14 @@ class Vcpu:
             self.halt(STOP_HALTED)
         elif code == EXIT_MSR:
             self.privileged.model_specific_register(eip)
+        elif code == EXIT_PAUSE:
+            self.counters.count(PAUSE, 0, eip)
+            # "rep nop": two bytes.
+            cpu.set_eip(eip + 2)
+            self.meter.retire()
+            self.spins += 1
+            if self.spins >= SPIN_LIMIT:
+                self.halt(STOP_YIELD)
         elif code == EXIT_WBINVD or code == EXIT_INVD:
             self.counters.count(WBINVD, 0, eip)
             self.privileged.skip(eip)
@@ -231,6 +247,9 @@ class Vcpu:
             return self.counters.count(SHADOW_FILL, 0, eip)
         if outcome == MADE_EXECUTABLE:
             return self.counters.count(NX_FETCH, 0, eip)
+        if outcome == MADE_WRITABLE:
+            self.queue.check_fault_page()
+            return self.counters.count(CODE_WRITE, 0, eip)
         if outcome == GUEST_FAULT:
             if (
                 self.fault_mask
@@ -270,7 +289,8 @@ class Vcpu:
             # The store itself is the processor's; the same exit makes it possible.
             shadow.resolve(self.cpu.fault_address(), self.cpu.error_code())
             return 0
-        emulated: cython.bint = self.stores.emulate(eip, physical)
+        # Code of 16 bits encodes stores in another way.
+        emulated: cython.bint = self.cpu.code_is_wide() and self.stores.emulate(eip, physical)
         # Some pages cannot be given up: what the processor needs to get here, where the
         # same store would come back before any instruction has completed.
         if not emulated and (
@@ -453,10 +473,20 @@ class Vcpu:
         The block that the engine was about to run has been counted: take it back.
         """
         eip = self.cpu.eip()
-        self.meter.leave_at(eip)
+        self.meter.leave_at(self.cpu.linear(eip))
         self.delivery.deliver(vector, NO_ERROR_CODE, False, eip)
         if self.after_exit is not None:
             self.after_exit()
+
+    def initialise(self, page):
+        """INIT and start-up: real mode at the page with this number (SDM vol. 3, 9.1).
+
+        MSRs, the time stamp, the floating-point registers and all counts stay.
+        """
+        self.queue.drain()
+        self.queue.forget_fault_page()
+        self.cpu.initialise(page)
+        self.privileged.initialise()
 
     def can_interrupt_now(self):
         """Would the CPU take an external interrupt before its next instruction?"""

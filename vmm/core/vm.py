@@ -50,3 +50,25 @@ class Vm:
             vcpu.fault_mask = policy.fault_mask
             vcpu.lets_stray = policy.unsync
             vcpu.queue.peers = tuple(other.queue for other in self.vcpus if other is not vcpu)
+        self.current = self.vcpus[0]
+
+    def now(self) -> int:
+        """Virtual time in nanoseconds."""
+        now: int = self.current.meter.now()
+        return now
+
+    @property
+    def instructions(self) -> int:
+        """The instructions of all CPUs so far."""
+        return sum(vcpu.meter.instructions for vcpu in self.vcpus)
+
+    def switch_to(self, vcpu: Vcpu) -> None:
+        """Another CPU runs from now on, and time with it."""
+        vcpu.meter.take_over(self.now())
+        self.current = vcpu
+        vcpu.shadow.resume()
+
+    def take_stale_code(self, vcpu: Vcpu) -> Sequence[int]:
+        """The page frames that a CPU must translate afresh before it runs on."""
+        code = self.pages.code
+        return [] if code is None else code.take_stale(vcpu.index)

@@ -10,7 +10,7 @@ handler. Code that is not intercepted runs at full speed.
 import ctypes
 import mmap
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
 import unicorn
@@ -41,9 +41,13 @@ _SYSENTER_MSRS = range(0x174, 0x177)
 _HF_GUEST = 1 << 21
 _EFER_NXE = 0x800
 _CR4_PAE = 0x20
+_CR0_PG = 1 << 31
+_MOST_FORGOTTEN = 128
+"""More page frames than this, and all translations are forgotten at once."""
 
 # Exit codes 0x60 and up, as bits of the intercept word.
 _INTERCEPTED = (0x6E, 0x72, 0x75, 0x76, 0x78, 0x79, 0x7C, 0x7F, 0x81, 0x89)
+_PAUSE = 0x77
 # CR0, CR3 and CR4 both ways; every debug register, for writing DR7 can crash the engine.
 _CONTROL_REGISTERS = 0x19
 _DEBUG_REGISTERS = 0xFF
@@ -64,14 +68,16 @@ class UnicornEngine:
     """One guest CPU on Unicorn.
 
     `ram` is the guest's memory; `pool` becomes the shadow tables. The engine works
-    on both buffers in place and must not outlive them.
+    on both buffers in place and must not outlive them. Of several engines that share
+    them only one may run at a time: what Unicorn makes of a locked instruction is
+    not atomic to another host thread. With `pauses` PAUSE exits, too.
     """
 
-    def __init__(self, ram: mmap.mmap, pool: mmap.mmap) -> None:
+    def __init__(self, ram: mmap.mmap, pool: mmap.mmap, *, pauses: bool = False) -> None:
         check_unicorn()
-        self._assemble(ram, pool)
+        self._assemble(ram, pool, pauses=pauses)
 
-    def _assemble(self, ram: mmap.mmap, pool: mmap.mmap) -> None:
+    def _assemble(self, ram: mmap.mmap, pool: mmap.mmap, *, pauses: bool = False) -> None:
         if unicorn.__version__ != SUPPORTED_VERSION:
             raise EngineFailure(
                 f"this engine was verified with Unicorn {SUPPORTED_VERSION}, "
@@ -98,13 +104,13 @@ class UnicornEngine:
         ]
         self._handle = engine_handle(self._uc)
         trust_memory(self._uc, self._address_of("check_exit_request_x86_64"))
-        self._enter_guest_mode(self._location)
+        self._enter_guest_mode(self._location, pauses=pauses)
 
     def _map(self, address: int, buffer: mmap.mmap) -> None:
         pointer = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
         self._uc.mem_map_ptr(address, len(buffer), const.UC_PROT_ALL, pointer)
 
-    def _enter_guest_mode(self, at: StateLocation) -> None:
+    def _enter_guest_mode(self, at: StateLocation, *, pauses: bool) -> None:
         # NX and PAE must be on before the MSR intercept is.
         self._uc.msr_write(0xC0000080, _EFER_NXE)
         self._uc.reg_write(x86.UC_X86_REG_CR4, _CR4_PAE)
@@ -113,7 +119,8 @@ class UnicornEngine:
             # Two bits a register; real monitors let these through as well.
             self._scratch[_MSR_BITMAP + register // 4] &= ~(3 << (register % 4 * 2)) & 0xFF
         struct.pack_into("<Q", self._scratch, _MSR_BITMAP_POINTER, _SCRATCH_ADDRESS + _MSR_BITMAP)
-        intercepts = sum(1 << (code - 0x60) for code in _INTERCEPTED)
+        codes = (*_INTERCEPTED, _PAUSE) if pauses else _INTERCEPTED
+        intercepts = sum(1 << (code - 0x60) for code in codes)
         hflags = self._peek(at.hflags, "<I")
         self._poke(at.hflags, "<I", hflags | _HF_GUEST)
         self._poke(at.vmcb, "<Q", _SCRATCH_ADDRESS)
@@ -228,6 +235,21 @@ class UnicornEngine:
         status = self._start(self._handle, eip, _NO_UNTIL, 0, instructions)
         if status:
             raise EngineFailure(f"Unicorn stopped with error {status} near {self.eip():#010x}")
+
+    def forget_code(self, frames: Iterable[int]) -> None:
+        """Translate these guest-physical page frames afresh; another CPU has stored to them."""
+        frames = list(frames)
+        if not frames:
+            return
+        if len(frames) > _MOST_FORGOTTEN:
+            self._uc.ctl_flush_tb()
+            return
+        # Unicorn asks for virtual addresses: let them be physical ones meanwhile.
+        cr0 = self._uc.reg_read(x86.UC_X86_REG_CR0)
+        self._uc.reg_write(x86.UC_X86_REG_CR0, cr0 & ~_CR0_PG)
+        for frame in frames:
+            self._uc.ctl_remove_cache(frame << 12, (frame + 1) << 12)
+        self._uc.reg_write(x86.UC_X86_REG_CR0, cr0)
 
     def eip(self) -> int:
         """Where the guest stands."""

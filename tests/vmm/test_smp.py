@@ -1,0 +1,236 @@
+"""Several virtual CPUs: real-mode start-up, turns, one shadow, and code that others wrote."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from vmm.core.errors import BadDescription
+from vmm.core.event import Event, Reason
+from vmm.core.outcome import OutcomeKind
+from vmm.machine import Machine, MachineDescription, Run
+
+if TYPE_CHECKING:
+    from conftest import MakeGuest, TinyGuest
+
+LOAD = 0x100000
+TRAMPOLINE = 0x8000
+PAGE = TRAMPOLINE >> 12
+MARKER = 0x100
+
+COMMON = """
+	.set COUNTER, 0x200000
+	.set LOCK, 0x200040
+	.set PLAIN, 0x200080
+	.set READY, 0x2000c0
+	.set SHARED, 0x300000
+ap_start:
+	mov $KERNEL_DATA, %eax
+	mov %ax, %ds
+	mov %ax, %es
+	mov %ax, %ss
+	lidt idt_pointer
+	mov $1, %ebx
+	lock xaddl %ebx, READY
+	mov %ebx, %esp
+	shl $12, %esp
+	add $0x180000, %esp
+	PAGING
+	jmp ap
+"""
+
+COUNTING = (
+    COMMON
+    + """
+	.set ROUNDS, 2000
+start:
+	PAGING
+1:	pause
+	cmpl $OTHERS, READY
+	jne 1b
+	call work
+2:	pause
+	cmpl $CPUS * ROUNDS, PLAIN
+	jne 2b
+	cmpl $CPUS * ROUNDS, COUNTER
+	jne 3f
+	FINISH 0
+3:	FINISH 1
+work:
+	mov $ROUNDS, %ecx
+4:	lock incl COUNTER
+5:	lock btsl $0, LOCK
+	jnc 7f
+6:	pause
+	testl $1, LOCK
+	jnz 6b
+	jmp 5b
+7:	mov PLAIN, %eax
+	inc %eax
+	mov %eax, PLAIN
+	movl $0, LOCK
+	dec %ecx
+	jnz 4b
+	ret
+ap:
+	call work
+8:	hlt
+	jmp 8b
+"""
+)
+
+
+def trampoline(guest: TinyGuest) -> bytes:
+    """Real mode to `ap_start`, with a store to its own page on the way, as Linux does."""
+    code = bytes.fromhex(
+        "8cc8"  # mov %cs, %ax
+        "8ed8"  # mov %ax, %ds
+        "fa"  # cli
+        "66c7060001a5a5a5a5"  # movl $0xa5a5a5a5, MARKER
+        "660f01164000"  # lgdtl 0x40
+        "31c0"  # xor %ax, %ax
+        "40"  # inc %ax
+        "0f01f0"  # lmsw %ax
+        "66ea"  # ljmpl
+    ) + struct.pack("<IH", guest.labels["ap_start"], 8)
+    page = bytearray(0x104)
+    page[: len(code)] = code
+    pointer = guest.labels["gdt_pointer"] - LOAD
+    page[0x40:0x46] = guest.data[pointer : pointer + 6]
+    return bytes(page)
+
+
+Smp = Callable[..., Machine]
+
+
+@pytest.fixture
+def smp(tiny_guest: MakeGuest) -> Smp:
+    """A machine whose other CPUs are told to start at the trampoline."""
+
+    def make(source: str, cpus: int, **about: Any) -> Machine:
+        numbers = f"\t.set CPUS, {cpus}\n\t.set OTHERS, {cpus - 1}\n"
+        guest = tiny_guest(numbers + source)
+        about.setdefault("max_instructions", 20_000_000)
+        machine = Machine(MachineDescription(guest.data, memory=4 << 20, cpus=cpus, **about))
+        machine.memory.load(TRAMPOLINE, trampoline(guest))
+        for processor in machine.processors[1:]:
+            processor.startup(PAGE)
+        return machine
+
+    return make
+
+
+def passed(machine: Machine) -> Run:
+    run = machine.run()
+    assert run.outcome.kind is OutcomeKind.PASSED, run
+    return run
+
+
+@pytest.mark.parametrize("cpus", [2, 3, 4, 8])
+def test_cpus_start_in_real_mode_and_share_memory(smp: Smp, cpus: int) -> None:
+    machine = smp(COUNTING, cpus)
+    run = passed(machine)
+    assert machine.memory.read(TRAMPOLINE + MARKER, 4) == b"\xa5" * 4
+    assert len(run.vcpus) == cpus
+    assert min(share.instructions for share in run.vcpus) > 2000 * 8
+    assert sum(share.instructions for share in run.vcpus) == run.instructions
+    assert sum(share.ledger.total for share in run.vcpus) == run.ledger.total
+    assert sum(share.virtual_ns for share in run.vcpus) == run.virtual_ns
+
+
+def test_counts_repeat_with_several_cpus(smp: Smp) -> None:
+    assert passed(smp(COUNTING, 4)) == passed(smp(COUNTING, 4))
+
+
+def test_the_shadow_is_right_at_every_exit_of_every_cpu(smp: Smp) -> None:
+    assert passed(smp(COUNTING, 3, check_shadow=True)).shadow_entries_checked > 0
+
+
+@pytest.mark.parametrize("cpus", [0, 9, -1])
+def test_the_number_of_cpus_is_checked(tiny_guest: MakeGuest, cpus: int) -> None:
+    guest = tiny_guest("start: FINISH 0")
+    with pytest.raises(BadDescription, match=f"{cpus} virtual CPUs: expected 1 to 8"):
+        Machine(MachineDescription(guest.data, memory=4 << 20, cpus=cpus))
+
+
+CODE_OF_ANOTHER = (
+    COMMON
+    + """
+	.set ROUNDS, 100
+	# The first CPU rewrites a function's result in another page again and again; the
+	# second one calls it each time it is told to.
+start:
+	PAGING
+	movl $0x000000b8, 0x210000		# mov $N, %eax
+	movl $0x0000c300, 0x210004		# ret
+	xor %esi, %esi
+1:	inc %esi
+	mov %esi, 0x210001
+	mov %esi, SHARED
+2:	pause
+	cmp %esi, SHARED + 4
+	jne 2b
+	cmp $ROUNDS, %esi
+	jne 1b
+	cmpl $0, SHARED + 8
+	jne 3f
+	FINISH 0
+3:	FINISH 1
+ap:
+	xor %edi, %edi
+4:	pause
+	cmp %edi, SHARED
+	je 4b
+	mov SHARED, %edi
+	mov $0x210000, %eax
+	call *%eax
+	cmp %eax, %edi
+	je 5f
+	incl SHARED + 8
+5:	mov %edi, SHARED + 4
+	jmp 4b
+"""
+)
+
+
+def test_a_cpu_executes_what_another_one_has_written(smp: Smp) -> None:
+    run = passed(smp(CODE_OF_ANOTHER, 2))
+    assert run.ledger.engine_events["code_write"] >= 1
+
+
+def test_page_tables_are_protected_from_every_cpu(smp: Smp) -> None:
+    machine = smp(
+        COMMON
+        + """
+start:
+	PAGING
+	mov TABLE, %eax
+	movl $1, SHARED
+1:	pause
+	cmpl $2, SHARED
+	jne 1b
+	# The other CPU has made this page lead elsewhere, and told us.
+	invlpg 0x350000
+	cmpl $0x77, 0x350000
+	jne 2f
+	FINISH 0
+2:	FINISH 1
+ap:
+	mov 0x350000, %eax
+3:	pause
+	cmpl $1, SHARED
+	jne 3b
+	movl $0x77, 0x351000
+	movl $0x351000 + OPEN, TABLE + 0x350 * 4
+	movl $2, SHARED
+4:	hlt
+	jmp 4b
+""",
+        2,
+    )
+    run = passed(machine)
+    assert run.vcpus[1].ledger.by_reason[Reason.PTE_WRITE].count == 1
+    assert Event.PTE_WRITE not in machine.vm.vcpus[0].counters.totals()

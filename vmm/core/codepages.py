@@ -1,0 +1,67 @@
+"""Which page frames hold code that CPUs may have translated, where there are several CPUs.
+
+An engine notices when its own CPU stores to code that it has translated, but not when
+another one does. So with several CPUs a frame is either executable in the shadow or
+writable, for all of them: a store to code faults once, the frame's mappings lose the
+right to execute, and every CPU forgets its translations of the frame before it runs on.
+
+A frame that is stored to and executed from in turn, or whose code stores to its own page, as
+the start-up code of a second processor does, is *mixed*: both are allowed, and a CPU
+forgets its translations of it each time it is switched to.
+"""
+
+import cython
+
+PLAIN = cython.declare(cython.uchar, 0)
+CODE = cython.declare(cython.uchar, 1)
+MIXED = cython.declare(cython.uchar, 2)
+# So often a frame may turn from code to data before it is mixed.
+CHANGES = cython.declare(cython.uchar, 16)
+MOST_MIXED = 64
+
+
+@cython.final
+@cython.cclass
+class CodePages:
+    """The state of each of `frames` page frames, for `cpus` CPUs."""
+
+    def __init__(self, frames, cpus):
+        self.frames = frames
+        self.state = bytearray(frames)
+        self.changes = bytearray(frames)
+        self.mixed = []
+        self.stale = [set() for _ in range(cpus)]
+
+    def is_code(self, frame: cython.uint) -> cython.bint:
+        """Is the frame executable, and not writable?"""
+        return frame < self.frames and self.state[frame] == CODE
+
+    def is_watched(self, frame: cython.uint) -> cython.bint:
+        """Is the frame executable, if only in turns?"""
+        return self.state[frame] != PLAIN
+
+    def executed(self, frame):
+        """The frame becomes executable."""
+        self.state[frame] = CODE
+
+    def written(self, frame, by_itself):
+        """A store to code, to its own page or not: answers whether the frame becomes plain.
+
+        If not it is mixed from now on, and stays executable.
+        """
+        for stale in self.stale:
+            stale.add(int(frame))
+        if self.changes[frame] < CHANGES:
+            self.changes[frame] += 1
+        if (by_itself or self.changes[frame] == CHANGES) and len(self.mixed) < MOST_MIXED:
+            self.state[frame] = MIXED
+            self.mixed.append(int(frame))
+            return False
+        self.state[frame] = PLAIN
+        return True
+
+    def take_stale(self, index):
+        """The frames that a CPU must forget before it runs, after another one has."""
+        stale = self.stale[index]
+        self.stale[index] = set()
+        return sorted(stale.union(self.mixed))

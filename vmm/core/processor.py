@@ -1,0 +1,99 @@
+"""One virtual CPU as its machine sees it: what it is doing, and what others ask of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+from vmm.core.bus import InterruptController
+from vmm.core.stop import Stop
+from vmm.core.vcpu import Vcpu
+
+__all__ = ["Activity", "Engine", "Processor"]
+
+_NMI = 2
+
+
+class Engine(Protocol):
+    """What executes instructions."""
+
+    def run(self, eip: int, instructions: int = 0) -> None:
+        """Run from `eip` until the vCPU asks to stop, or for so many instructions."""
+        ...
+
+    def forget_code(self, frames: Iterable[int]) -> None:
+        """Translate these guest-physical page frames afresh; another CPU has stored to them."""
+        ...
+
+
+class Activity(Enum):
+    """Whether a CPU executes instructions."""
+
+    RUNNING = auto()
+    HALTED = auto()
+    """After HLT, until an interrupt that it can take, or an NMI."""
+    WAITING = auto()
+    """After INIT, until start-up."""
+
+
+@dataclass(slots=True, eq=False)
+class Processor:
+    """A virtual CPU with its engine and whoever decides which interrupt it gets next.
+
+    `line_was` is the state of its interrupt line when it last stopped running.
+    """
+
+    vcpu: Vcpu
+    engine: Engine
+    interrupts: InterruptController
+    activity: Activity = Activity.RUNNING
+    nmi: bool = False
+    page: int | None = None
+    line_was: bool = False
+
+    # ---- asked by local APICs
+
+    def init(self) -> None:
+        """INIT: stop, and wait for start-up."""
+        self.activity = Activity.WAITING
+        self.page = None
+        self.nmi = False
+        self.vcpu.request_stop(Stop.YIELD)
+
+    def startup(self, page: int) -> None:
+        """Start in real mode at the page with this number; of no effect unless it waits for it."""
+        if self.activity is Activity.WAITING and self.page is None:
+            self.page = page
+
+    def raise_nmi(self) -> None:
+        """The non-maskable interrupt."""
+        self.nmi = True
+        self.vcpu.request_stop(Stop.YIELD)
+
+    # ---- asked by the run loop
+
+    @property
+    def can_run(self) -> bool:
+        """Would it execute instructions, were it its turn?"""
+        match self.activity:
+            case Activity.RUNNING:
+                return True
+            case Activity.HALTED:
+                return self.nmi or (self.interrupts.pending and self.vcpu.can_interrupt_now())
+            case Activity.WAITING:
+                return self.page is not None
+
+    def begin(self) -> None:
+        """Its turn begins: start up if that was asked for."""
+        if self.page is not None:
+            self.vcpu.initialise(self.page)
+            self.page = None
+        self.activity = Activity.RUNNING
+
+    def take_nmi(self) -> bool:
+        """Deliver an NMI that waits."""
+        if not self.nmi:
+            return False
+        self.nmi = False
+        self.vcpu.interrupt(_NMI)
+        return True
