@@ -13,19 +13,20 @@ from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
 from vmm.core.policy import POLICIES, policy_named
 from vmm.machine import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, MachineDescription
 
-__all__ = ["as_json", "description", "machine_options", "queue_option", "visibility_option"]
+__all__ = ["Size", "as_json", "description", "machine_options", "queue_option", "visibility_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-class _Size(click.ParamType[int]):
+class Size(click.ParamType[int]):
     """A number of bytes, with K, M or G."""
 
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """1048576, 1024K and 1M are the same."""
         if isinstance(value, int):
             return value
         match = re.fullmatch(r"(\d+)([KMG]?)", str(value).upper())
@@ -83,7 +84,7 @@ def machine_options(function: F) -> F:
         ),
         click.option(
             "--memory",
-            type=_Size(),
+            type=Size(),
             default=f"{DEFAULT_MEMORY >> 20}M",
             show_default=True,
             help="Guest memory.",

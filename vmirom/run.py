@@ -11,6 +11,8 @@ from bench.inputs import load_guest, load_rom
 from bench.schema import run_to_json
 from bench.symbols import SymbolMap, read_system_map
 from rombuilder.rom import Visibility
+from vmirom.estimates import chosen_models, costs_options
+from vmirom.observe import Asked, observe_options, observing
 from vmirom.options import as_json, description, machine_options, queue_option, visibility_option
 from vmirom.output import (
     INTERRUPTED,
@@ -35,7 +37,9 @@ __all__ = ["run"]
     "vmirom run guest.bin --rom rom.bin --policy npt --json; "
     "vmirom run pagefault --rom batching --calls --places 10; "
     "vmirom run bzImage --initrd init.cpio.gz --append 'console=ttyS0 panic=1' --rom batching "
-    "--symbols System.map --places 20"
+    "--symbols System.map --places 20; vmirom run forkstorm --stat; "
+    "vmirom run forkstorm --by address --by instruction --top 5; "
+    "vmirom run forkstorm --rom batching --trace forkstorm.json.gz"
 )
 @click.argument("guest")
 @click.option(
@@ -84,6 +88,8 @@ __all__ = ["run"]
     is_flag=True,
     help="Type stdin on the guest's serial port, whenever the guest waits for input.",
 )
+@observe_options
+@costs_options
 @as_json
 def run(
     guest: str,
@@ -101,8 +107,16 @@ def run(
     place_count: int,
     system_map: Path | None,
     console_file: Path | None,
+    by: tuple[str, ...],
+    top: int | None,
+    trace_file: Path | None,
+    trace_limit: int,
+    cost_names: tuple[str, ...],
+    clock: float | None,
     *,
     apic: bool,
+    stat: bool,
+    csv: bool,
     interactive: bool,
     check_shadow: bool,
     show_calls: bool,
@@ -114,6 +128,8 @@ def run(
     *.S), a Multiboot image, or a Linux bzImage or vmlinux. The exit status is 0 when
     the guest passed its own checks or, as Linux does, rebooted, and 1 when it did not.
     """
+    asked = Asked(stat, by, top, csv, chosen_models(cost_names, clock), trace_file, trace_limit)
+    asked.check(as_json=json_output)
     chosen = load_guest(guest)
     rom = load_rom(rom_name, queue, Visibility(visibility))
     symbols = chosen.symbols if system_map is None else read_system_map(system_map)
@@ -133,22 +149,30 @@ def run(
         tell(f"{chosen.name}, ROM {rom.name}")
         machine = Machine(
             replace(about, guest=chosen.image, rom=rom.image),
-            echo=None if json_output or interactive else tell.line,
+            echo=None if json_output or csv or interactive else tell.line,
         )
-        result = (
-            _interact(machine, tell, show=not json_output)
-            if interactive
-            else machine.run(tell.watch)
-        )
+        names = {"guest": chosen.name, "rom": rom.name, "policy": about.policy.name}
+        with observing(machine, asked, names, symbols) as seen:
+            result = (
+                _interact(machine, tell, show=not json_output)
+                if interactive
+                else machine.run(tell.watch)
+            )
+            if seen.trace is not None:
+                seen.trace.finish(result)
     named = NamedRun(rom, result)
     if console_file is not None:
         _write_console(console_file, result.console)
     if json_output:
         print_json(
             run_to_json(chosen.name, named, calls=show_calls, places=place_count, symbols=symbols)
+            | seen.to_json(result)
         )
+    elif csv:
+        seen.print_csv(result)
     else:
         _print(chosen.name, named, symbols, show_calls=show_calls, place_count=place_count)
+        seen.show(f"{chosen.name}, ROM {rom.name}", result)
     if result.outcome.kind is OutcomeKind.INTERRUPTED:
         sys.exit(INTERRUPTED)
     if rom.image is not None and "vmi_init" not in result.calls:

@@ -35,6 +35,7 @@ from vmm.firmware.guest import plan_guest
 from vmm.firmware.post import ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
 from vmm.pc import Pc
+from vmm.recording import ExitSink, Recording
 from vmm.result import PhaseRecorder, Run, collect
 
 __all__ = ["DEFAULT_MAX_INSTRUCTIONS", "DEFAULT_MEMORY", "Machine", "MachineDescription", "Run"]
@@ -105,6 +106,7 @@ class Machine:
     roms: list[ShadowedRom] = field(init=False)
     _pool: mmap.mmap = field(init=False)
     _phases: PhaseRecorder = field(init=False)
+    _recording: Recording | None = field(init=False, default=None)
     _checker: ShadowChecker | None = field(init=False, default=None)
     _disk: BinaryIO | None = field(init=False, default=None)
 
@@ -283,6 +285,13 @@ class Machine:
         """Who asks for interrupts in the PC's old way: the 8259s."""
         return self.pc.interrupts if self.interrupts is None else self.interrupts
 
+    def record(self, *sinks: ExitSink, timing: bool = False) -> None:
+        """Hand every exit of the run to come to `sinks`; counts stay what they would be.
+
+        With `timing` each has the host's time that serving it took.
+        """
+        self._recording = Recording(self.vm.vcpus, self.description.policy, sinks, timing=timing)
+
     def run(self, watch: Callable[[int], None] | None = None) -> Run:
         """Run the guest to its end; `watch` is told the instructions so far (see `RunLoop.run`)."""
         try:
@@ -292,7 +301,10 @@ class Machine:
 
     def _run(self, watch: Callable[[int], None] | None) -> Run:
         loop = RunLoop(self.vm, self.processors, self.timers, self.pc)
-        return self.result(loop.run(self.description.max_instructions, watch))
+        outcome = loop.run(self.description.max_instructions, watch)
+        if self._recording is not None:
+            self._recording.finish()
+        return self.result(outcome)
 
     def result(self, outcome: Outcome) -> Run:
         """The counts as they stand."""

@@ -20,6 +20,7 @@ cdef class BatchQueue:
     cdef readonly unsigned long long drains
     cdef readonly unsigned int largest
 
+    cdef unsigned int depth(self) except? 0xFFFFFFFE
     cpdef int drain(self) except -1
     cdef int drain_own(self) except -1
     cdef int check_own_fault_page(self) except -1

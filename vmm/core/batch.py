@@ -121,6 +121,12 @@ class BatchQueue:
             raise QueueRefused(f"queue address {address:#010x} is not mapped")
         return physical
 
+    def depth(self) -> cython.uint:
+        """How many records wait, as the queue's header has it."""
+        if not self.attached:
+            return 0
+        return min(self.memory.read32(self.header + COUNT_OFFSET), self.capacity)
+
     def drain(self) -> cython.int:
         """Apply every record, of every CPU; answers how many there were."""
         applied: cython.uint = self.drain_own()

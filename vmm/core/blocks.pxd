@@ -38,6 +38,8 @@ cdef class BlockMeter:
     cdef bint enter(self, unsigned int address, unsigned int size) noexcept nogil
     cdef int special(self, unsigned int address) except -1
     cdef int learn(self, unsigned int slot, unsigned int address, unsigned int size) except -1
+    cdef unsigned long long now_at(self, unsigned int eip) except? 0
+    cdef unsigned int behind(self, unsigned int eip) except? 0xFFFFFFFE
     cpdef int leave_at(self, unsigned int eip) except -1
     cdef int retire(self) except -1
     cpdef unsigned long long now(self) except? 0

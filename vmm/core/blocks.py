@@ -189,6 +189,22 @@ class BlockMeter:
         if self.asked < CALLS:
             self.answers[int(self.asked)] = answer
 
+    def behind(self, eip: cython.uint) -> cython.uint:
+        """How many instructions of the block that was entered last lie at `eip` or behind it."""
+        within: cython.uint = eip - self.current_address
+        if self.current_size == 0 or eip < self.current_address or within >= self.current_size:
+            return 0
+        first: cython.uint = self.block_offsets[self.current_slot]
+        executed: cython.uint = 0
+        count: cython.uint = self.block_count[self.current_slot]
+        while executed < count and self.offsets[first + executed] < within:
+            executed += 1
+        return count - executed
+
+    def now_at(self, eip: cython.uint) -> cython.ulonglong:
+        """Virtual time before the instruction at `eip`, also where its block is counted whole."""
+        return self.now() - self.behind(eip) * NS_PER_INSTRUCTION
+
     def leave_at(self, eip: cython.uint) -> cython.int:
         """The block was left before the instruction at linear address `eip`.
 

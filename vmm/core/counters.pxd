@@ -1,4 +1,7 @@
+from vmm.core.recorder cimport Recorder
+
 cdef class Counters:
+    cdef public Recorder recorder
     cdef unsigned long long[::1] events
     cdef unsigned long long[::1] heavy
     cdef unsigned int[::1] place_event
@@ -14,3 +17,5 @@ cdef class Counters:
 
     cpdef int count(self, unsigned int event, unsigned int qualifier, unsigned int eip) except -1
     cpdef int count_heavy(self, unsigned int event, unsigned int qualifier, unsigned int eip) except -1
+    cpdef int begin(self) except -1
+    cpdef int end(self) except -1

@@ -9,6 +9,7 @@ from array import array
 import cython
 
 from vmm.core.event import Event
+from vmm.core.recorder import Recorder
 
 EVENTS = cython.declare(cython.uint, len(Event))
 PLACES = cython.declare(cython.uint, 1 << 15)
@@ -24,9 +25,13 @@ RECENT_MASK = cython.declare(cython.uint, 15)
 @cython.final
 @cython.cclass
 class Counters:
-    """Counts by `Event`; places are (event, qualifier, instruction address)."""
+    """Counts by `Event`; places are (event, qualifier, instruction address).
+
+    A `recorder`, where there is one, is told of every event.
+    """
 
     def __init__(self):
+        self.recorder: Recorder = None
         self.events = array("Q", bytes(8 * EVENTS))
         self.heavy = array("Q", bytes(8 * EVENTS))
         self.place_event = array("I", bytes(4 * PLACES))
@@ -42,6 +47,8 @@ class Counters:
 
     def count(self, event: cython.uint, qualifier: cython.uint, eip: cython.uint) -> cython.int:
         """Count one event."""
+        if self.recorder is not None:
+            self.recorder.note(event, qualifier, eip)
         if event != RDTSC and event != PAUSE:
             # A guest that waits reads the time, or spins, and does nothing else; that says
             # little.
@@ -76,7 +83,21 @@ class Counters:
     ) -> cython.int:
         """Count one event that a device serves."""
         self.heavy[event] += 1
+        if self.recorder is not None:
+            self.recorder.note_heavy()
         return self.count(event, qualifier, eip)
+
+    def begin(self) -> cython.int:
+        """The engine calls into the core."""
+        if self.recorder is not None:
+            self.recorder.begin()
+        return 0
+
+    def end(self) -> cython.int:
+        """Back to the engine."""
+        if self.recorder is not None:
+            self.recorder.end()
+        return 0
 
     def total(self, event):
         """How often an event happened."""

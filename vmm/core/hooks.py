@@ -19,7 +19,9 @@ def raw_interrupt(_engine: cython.size_t, number: cython.uint, data: cython.p_vo
     """An exit."""
     vcpu: Vcpu = cython.cast(Vcpu, data)
     try:
+        vcpu.counters.begin()
         vcpu.exited(number)
+        vcpu.counters.end()
     except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
         vcpu.fail(error)
 
@@ -42,11 +44,14 @@ def raw_in(
 ) -> cython.uint:
     """IN."""
     vcpu: Vcpu = cython.cast(Vcpu, data)
+    value: cython.uint = 0
     try:
-        return vcpu.port_in(port, size)
+        vcpu.counters.begin()
+        value = vcpu.port_in(port, size)
+        vcpu.counters.end()
     except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
         vcpu.fail(error)
-    return 0
+    return value
 
 
 @cython.cfunc
@@ -62,7 +67,9 @@ def raw_out(
     """OUT."""
     vcpu: Vcpu = cython.cast(Vcpu, data)
     try:
+        vcpu.counters.begin()
         vcpu.port_out(port, size, value)
+        vcpu.counters.end()
     except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
         vcpu.fail(error)
 
@@ -85,7 +92,9 @@ def guarded(vcpu, method, default):
     def call(_engine, *arguments):
         *values, _data = arguments
         try:
+            vcpu.counters.begin()
             answer = method(*values)
+            vcpu.counters.end()
         except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
             vcpu.fail(error)
             return default

@@ -7,7 +7,7 @@ from vmi.doorbell import Doorbell
 from vmm.core.event import REASON_OF, Event, Reason
 from vmm.core.policy import Policy
 
-__all__ = ["Ledger", "Place", "ReasonCount", "describe"]
+__all__ = ["Ledger", "Place", "PortAccess", "ReasonCount", "describe"]
 
 
 @dataclass(slots=True)
@@ -33,6 +33,20 @@ class Place:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class PortAccess:
+    """A port, the bytes accessed, and `in` or `out`."""
+
+    port: int
+    size: int
+    direction: str
+
+    @classmethod
+    def of(cls, qualifier: int) -> "PortAccess":
+        """As the counters have it: the port, the size above it, then the direction."""
+        return cls(qualifier & 0xFFFF, (qualifier >> 16) & 0xFF, "out" if qualifier >> 24 else "in")
+
+
 _DOORBELL_NAMES = {int(function): function.name for function in Doorbell}
 
 
@@ -40,8 +54,8 @@ def describe(event: Event, qualifier: int) -> str:
     """What was accessed: port, size and direction, a table, a register, a function."""
     match event:
         case Event.IO:
-            direction = "out" if qualifier >> 24 else "in"
-            return f"{direction} port {qualifier & 0xFFFF:#06x} size {(qualifier >> 16) & 0xFF}"
+            access = PortAccess.of(qualifier)
+            return f"{access.direction} port {access.port:#06x} size {access.size}"
         case Event.HYPERCALL:
             return _DOORBELL_NAMES.get(qualifier, f"function {qualifier}")
         case Event.PTE_WRITE:
@@ -64,11 +78,16 @@ def describe(event: Event, qualifier: int) -> str:
 
 @dataclass(slots=True)
 class Ledger:
-    """What one run cost. Reasons without exits are left out."""
+    """What one run cost. Reasons without exits are left out.
+
+    `elsewhere` is how many events found no room in the tables of places, and are missing
+    in `places` and `ports`.
+    """
 
     by_reason: dict[Reason, ReasonCount] = field(default_factory=dict)
     engine_events: dict[str, int] = field(default_factory=dict)
     places: list[Place] = field(default_factory=list)
+    ports: dict[PortAccess, int] = field(default_factory=dict)
     elsewhere: int = 0
 
     @classmethod
@@ -97,6 +116,9 @@ class Ledger:
                 ledger.places.append(
                     Place(REASON_OF[event], describe(event, qualifier), eip, count)
                 )
+                if event is Event.IO:
+                    access = PortAccess.of(qualifier)
+                    ledger.ports[access] = ledger.ports.get(access, 0) + count
         return ledger
 
     @property

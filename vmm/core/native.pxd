@@ -2,3 +2,16 @@
 ctypedef int (*StopCall)(size_t) noexcept nogil
 ctypedef int (*RegisterCall)(size_t, int, size_t) noexcept nogil
 ctypedef void (*PageCall)(size_t, unsigned long long) noexcept nogil
+
+cdef extern from *:
+    """
+    #include <time.h>
+    static inline unsigned long long vmirom_host_ns(void)
+    {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (unsigned long long)now.tv_sec * 1000000000u + (unsigned long long)now.tv_nsec;
+    }
+    """
+    # The host's clock in nanoseconds, to measure with; no count depends on it.
+    unsigned long long host_ns "vmirom_host_ns"() noexcept nogil

@@ -1,11 +1,12 @@
-"""Types of the engine's entry points, as the interpreted core calls them.
+"""Types of the engine's entry points, as the interpreted core calls them, and the host's clock.
 
 The compiled core takes the same names from native.pxd.
 """
 
 import ctypes
+from time import perf_counter_ns as host_ns
 
-__all__ = ["PageCall", "RegisterCall", "StopCall"]
+__all__ = ["PageCall", "RegisterCall", "StopCall", "host_ns"]
 
 StopCall = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t)
 PageCall = ctypes.CFUNCTYPE(None, ctypes.c_size_t, ctypes.c_uint64)

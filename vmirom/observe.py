@@ -1,0 +1,222 @@
+"""What `vmirom run` shows of a run besides its counts: times, places, a trace."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bench.costs import Model
+from bench.exittimes import ExitTimes
+from bench.symbols import SymbolMap
+from bench.trace import DEFAULT_LIMIT, TraceWriter
+from bench.views import STAT, FaultPages, View, by_address, by_instruction, by_port, stat
+from vmirom.options import Size
+from vmirom.output import number, plain_table, stdout
+from vmm.core.errors import BadDescription
+from vmm.machine import Machine, Run
+from vmm.recording import ExitSink
+
+__all__ = ["Asked", "Observation", "observe_options", "observing"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_TOP = 20
+"""Rows of a view on the terminal, unless told otherwise."""
+_BY = ("port", "address", "instruction")
+
+
+def observe_options(function: F) -> F:
+    """Views of the ledger, and traces."""
+    for option in (
+        click.option(
+            "--trace-limit",
+            type=Size(),
+            default=f"{DEFAULT_LIMIT >> 20}M",
+            show_default=True,
+            help="Leave out what does not fit into so much of a trace (text, uncompressed).",
+        ),
+        click.option(
+            "--trace",
+            "trace_file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="Write trace events for Perfetto or Chrome, or JSON lines if FILE ends in .jsonl; "
+            "compressed if it ends in .gz.",
+        ),
+        click.option("--csv", is_flag=True, help="Print the one view asked for as CSV."),
+        click.option(
+            "--top",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="With --by: the N most frequent only.  [default: 20 on the terminal]",
+        ),
+        click.option(
+            "--by",
+            multiple=True,
+            type=click.Choice(_BY),
+            help="Exits by port, guest page, or instruction; may be repeated.",
+        ),
+        click.option(
+            "--stat",
+            is_flag=True,
+            help="Exits with times, as perf kvm stat has them: measured, or by a model (--costs).",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of `observe_options`, with the cost models."""
+
+    stat: bool
+    by: tuple[str, ...]
+    top: int | None
+    csv: bool
+    models: tuple[Model, ...]
+    trace: Path | None
+    trace_limit: int
+
+    def check(self, *, as_json: bool) -> None:
+        """Raise `BadDescription` for options that contradict each other."""
+        if self.models and not self.stat:
+            raise BadDescription("--costs: means nothing to run without --stat")
+        if self.top is not None and not self.by:
+            raise BadDescription(f"--top {self.top}: means nothing without --by")
+        views = len(set(self.by)) + (max(1, len(self.models)) if self.stat else 0)
+        if self.csv and (views != 1 or as_json):
+            raise BadDescription(
+                f"--csv: expected one view and no --json, got {views} "
+                f"view{'' if views == 1 else 's'}{' and --json' if as_json else ''}"
+            )
+
+
+@dataclass(slots=True)
+class Observation:
+    """What was seen of one run."""
+
+    asked: Asked
+    symbols: SymbolMap
+    times: ExitTimes = field(default_factory=ExitTimes)
+    pages: FaultPages = field(default_factory=FaultPages)
+    trace: TraceWriter | None = None
+
+    def views(self, run: Run, top: int | None) -> list[View]:
+        """The views asked for, in the order of the options."""
+        found = []
+        if self.asked.stat:
+            sources: Sequence[ExitTimes | Model] = self.asked.models or (self.times,)
+            found += [stat(run.ledger, source) for source in sources]
+        for name in dict.fromkeys(self.asked.by):
+            if name == "port":
+                found.append(by_port(run.ledger, top))
+            elif name == "address":
+                found.append(by_address(run.ledger, self.pages, top))
+            else:
+                found.append(by_instruction(run.ledger, self.symbols, top))
+        return found
+
+    def to_json(self, run: Run) -> dict[str, Any]:
+        """Keys for `run --json`: `views` and `trace`, as far as asked for."""
+        result: dict[str, Any] = {}
+        views = self.views(run, self.asked.top)
+        if views:
+            result["views"] = [view.to_json() for view in views]
+        if self.trace is not None:
+            result["trace"] = {
+                "file": str(self.trace.path),
+                "exits": self.trace.written,
+                "left_out": sum(self.trace.left_out.values()),
+            }
+        return result
+
+    def show(self, title: str, run: Run) -> None:
+        """The views as text, then a word on the trace."""
+        for view in self.views(run, self.asked.top or _TOP):
+            if view.schema is STAT:
+                _print_stat(title, view)
+            else:
+                _print_places(view)
+        if self.trace is not None:
+            left = sum(self.trace.left_out.values())
+            stdout.print(
+                f"trace: {self.trace.path}, {number(self.trace.written)} exits in virtual time"
+                + (f"; {number(left)} left out (--trace-limit)" if left else ""),
+                markup=False,
+            )
+
+    def print_csv(self, run: Run) -> None:
+        """The one view asked for."""
+        (view,) = self.views(run, self.asked.top)
+        sys.stdout.write(view.to_csv())
+
+
+@contextmanager
+def observing(
+    machine: Machine, asked: Asked, about: dict[str, Any], symbols: SymbolMap
+) -> Iterator[Observation]:
+    """Record what was asked for; `about` names guest, ROM and policy in the trace."""
+    seen = Observation(asked, symbols)
+    sinks: list[ExitSink] = []
+    measures = asked.stat and not asked.models
+    if measures:
+        sinks.append(seen.times)
+    if "address" in asked.by:
+        sinks.append(seen.pages)
+    if asked.trace is None:
+        if sinks:
+            machine.record(*sinks, timing=measures)
+        yield seen
+        return
+    with TraceWriter(
+        asked.trace, about, symbols, cpus=len(machine.vm.vcpus), limit=asked.trace_limit
+    ) as seen.trace:
+        machine.record(*sinks, seen.trace, timing=measures)
+        yield seen
+
+
+def _print_stat(title: str, view: View) -> None:
+    """As `perf kvm stat report` prints it."""
+    unit = view.rows[0][7] if view.rows else "us"
+    end = "us" if unit == "us" else ""
+    digits = 2 if unit == "us" else 0
+    lines = [f"Analyze events for {title}, all VCPUs:", ""]
+    lines.append(
+        f"{'VM-EXIT':>20} {'Samples':>10} {'Samples%':>9} {'Time%':>9} {'Min Time':>13} "
+        f"{'Max Time':>13} {'Avg time':>13}"
+    )
+    lines.append("")
+    for name, count, share, part, low, high, mean, _, error in view.rows:
+        shown = [f"{value:.{digits}f}{end}" for value in (low, high, mean)]
+        lines.append(
+            f"{name:>20} {count:>10} {share:>8.2f}% {part:>8.2f}% {shown[0]:>13} {shown[1]:>13} "
+            f"{shown[2]:>13}" + ("" if error is None else f" ( +- {error:6.2f}% )")
+        )
+    total = sum(row[1] for row in view.rows)
+    time = f"{view.about['total_time']:.{digits}f}{end or ' cycles'}"
+    lines += ["", f"Total Samples:{total}, Total events handled time:{time}."]
+    if view.about["times"] == "measured":
+        lines.append(f"Times are measured: {view.about['source']}.")
+    else:
+        lines.append(
+            f"Times are not measured but by the cost model {view.about['model']}, min and max its "
+            f"range: {view.about['source']}."
+        )
+    for line in lines:
+        stdout.print(line, markup=False)
+
+
+def _print_places(view: View) -> None:
+    table = plain_table(*view.schema.columns)
+    for column in table.columns[:-2]:
+        column.justify = "left"
+    for *cells, count, share in view.rows:
+        table.add_row(*(str(cell) for cell in cells), number(count), f"{share:.2f}")
+    stdout.print(table)
+    if view.left:
+        stdout.print(f"  and {number(view.left)} exits that are in none of these rows")
