@@ -51,6 +51,7 @@ guest_main:
 	call probe_debug
 	call probe_processor
 	call probe_flushes
+	call probe_ports
 	SAY "probe: "
 	SAY_NUMBER calls_made
 	SAY " calls, ok\n"
@@ -260,8 +261,105 @@ probe_flushes:
 	PROBE IODelay, outb %al, $0x80
 	ret
 
+# The PCI host bridge's first register, 32 bits, in all widths; and the PIC's mask, which is all ones.
+	.set PCI_ADDRESS, 0xcf8
+	.set PCI_DATA, 0xcfc
+	.set PCI_FIRST, 0x80000000
+	.set PIC_MASK, 0x21
+	.set POST_CODE, 0x80
+
+	.macro PORT_PROBE call
+	incl calls_made
+	PORT \call
+	.endm
+
+probe_ports:
+	mov $PCI_ADDRESS, %edx
+	mov $PCI_FIRST, %eax
+	PORT_PROBE OUT
+	mov $PCI_DATA, %edx
+	in (%dx), %eax
+	mov %eax, %ebx
+	mov $PCI_DATA, %edx
+	PORT_PROBE IN
+	cmp %ebx, %eax
+	EXPECT e, 31, "IN reads something else"
+	mov $PCI_DATA, %edx
+	PORT_PROBE INW
+	cmp %bx, %ax
+	EXPECT e, 32, "INW reads something else"
+	mov $PIC_MASK, %edx
+	mov $0xfe, %eax
+	PORT_PROBE OUTB
+	mov $PIC_MASK, %edx
+	xor %eax, %eax
+	PORT_PROBE INB
+	cmp $0xfe, %al
+	EXPECT e, 33, "INB does not read what OUTB wrote"
+	mov $PIC_MASK, %edx
+	mov $0xff, %eax
+	outb %al, (%dx)
+	mov $PCI_ADDRESS, %edx		# a narrow write there is no address
+	mov $0x1234, %eax
+	PORT_PROBE OUTW
+
+	mov $PCI_DATA, %edx
+	mov $2, %ecx
+	mov $descriptors, %edi
+	PORT_PROBE INS
+	test %ecx, %ecx
+	EXPECT z, 34, "INS leaves ECX"
+	cmp $descriptors + 8, %edi
+	EXPECT e, 35, "INS leaves EDI elsewhere"
+	cmp %ebx, descriptors
+	EXPECT e, 36, "INS reads something else"
+	cmp %ebx, descriptors + 4
+	EXPECT e, 36, "INS reads something else"
+	mov $PCI_DATA, %edx
+	mov $3, %ecx
+	mov $descriptors + 12, %edi
+	std
+	PORT_PROBE INSW
+	cld
+	cmp $descriptors + 6, %edi
+	EXPECT e, 37, "INSW goes the wrong way"
+	cmp %bx, descriptors + 8
+	EXPECT e, 38, "INSW reads something else"
+	movl $0, descriptors
+	mov $PIC_MASK, %edx
+	mov $3, %ecx
+	mov $descriptors, %edi
+	PORT_PROBE INSB
+	cmpl $0x00ffffff, descriptors
+	EXPECT e, 39, "INSB reads something else"
+
+	mov $PCI_ADDRESS, %edx
+	mov $1, %ecx
+	mov $pci_second, %esi
+	PORT_PROBE OUTS
+	cmp $pci_second + 4, %esi
+	EXPECT e, 40, "OUTS leaves ESI elsewhere"
+	mov $PCI_ADDRESS, %edx
+	in (%dx), %eax
+	cmp $PCI_FIRST + 8, %eax
+	EXPECT e, 41, "OUTS writes something else"
+	mov $POST_CODE, %edx
+	xor %ecx, %ecx			# a count of 0 does nothing
+	mov $pci_second, %esi
+	PORT_PROBE OUTSB
+	cmp $pci_second, %esi
+	EXPECT e, 42, "OUTSB writes without being asked to"
+	mov $POST_CODE, %edx
+	mov $2, %ecx
+	PORT_PROBE OUTSW
+	cmp $pci_second + 4, %esi
+	EXPECT e, 43, "OUTSW leaves ESI elsewhere"
+	ret
+
 	.data
 	.balign 4
+pci_second:
+	.long PCI_FIRST + 8
 calls_made:
 	.long 0
 pointer:

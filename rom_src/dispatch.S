@@ -222,6 +222,18 @@ offers:
 .endif
 .if CALLS_ALL
 	OFFER CALL_SetLinearMapping, native_SetLinearMapping
+	OFFER CALL_IN, native_IN
+	OFFER CALL_INB, native_INB
+	OFFER CALL_INW, native_INW
+	OFFER CALL_INS, native_INS
+	OFFER CALL_INSB, native_INSB
+	OFFER CALL_INSW, native_INSW
+	OFFER CALL_OUT, native_OUT
+	OFFER CALL_OUTB, native_OUTB
+	OFFER CALL_OUTW, native_OUTW
+	OFFER CALL_OUTS, native_OUTS
+	OFFER CALL_OUTSB, native_OUTSB
+	OFFER CALL_OUTSW, native_OUTSW
 	OFFER CALL_SetIOPLMask, native_SetIOPLMask
 .endif
 .ifdef APIC_VIRTUAL_BASE

@@ -267,20 +267,62 @@ CALLS: tuple[Call, ...] = (
     _call(49, "IN", "Port read, 32 bits", "port=EDX", "value=EAX", extension=True),
     _call(50, "INB", "Port read, 8 bits", "port=EDX", "value=EAX", extension=True),
     _call(51, "INW", "Port read, 16 bits", "port=EDX", "value=EAX", extension=True),
-    _call(52, "INS", "String port read, 32 bits", "port=EDX count=ECX buffer=EDI", extension=True),
-    _call(53, "INSB", "String port read, 8 bits", "port=EDX count=ECX buffer=EDI", extension=True),
-    _call(54, "INSW", "String port read, 16 bits", "port=EDX count=ECX buffer=EDI", extension=True),
+    _call(
+        52,
+        "INS",
+        "String port read, 32 bits",
+        "port=EDX count=ECX buffer=EDI",
+        "left=ECX end=EDI",
+        clobbers=_STANDARD | {Place.EDI},
+        extension=True,
+    ),
+    _call(
+        53,
+        "INSB",
+        "String port read, 8 bits",
+        "port=EDX count=ECX buffer=EDI",
+        "left=ECX end=EDI",
+        clobbers=_STANDARD | {Place.EDI},
+        extension=True,
+    ),
+    _call(
+        54,
+        "INSW",
+        "String port read, 16 bits",
+        "port=EDX count=ECX buffer=EDI",
+        "left=ECX end=EDI",
+        clobbers=_STANDARD | {Place.EDI},
+        extension=True,
+    ),
     _call(55, "OUT", "Port write, 32 bits", "value=EAX port=EDX", extension=True),
     _call(56, "OUTB", "Port write, 8 bits", "value=EAX port=EDX", extension=True),
     _call(57, "OUTW", "Port write, 16 bits", "value=EAX port=EDX", extension=True),
     _call(
-        58, "OUTS", "String port write, 32 bits", "port=EDX count=ECX buffer=ESI", extension=True
+        58,
+        "OUTS",
+        "String port write, 32 bits",
+        "port=EDX count=ECX buffer=ESI",
+        "left=ECX end=ESI",
+        clobbers=_STANDARD | {Place.ESI},
+        extension=True,
     ),
     _call(
-        59, "OUTSB", "String port write, 8 bits", "port=EDX count=ECX buffer=ESI", extension=True
+        59,
+        "OUTSB",
+        "String port write, 8 bits",
+        "port=EDX count=ECX buffer=ESI",
+        "left=ECX end=ESI",
+        clobbers=_STANDARD | {Place.ESI},
+        extension=True,
     ),
     _call(
-        60, "OUTSW", "String port write, 16 bits", "port=EDX count=ECX buffer=ESI", extension=True
+        60,
+        "OUTSW",
+        "String port write, 16 bits",
+        "port=EDX count=ECX buffer=ESI",
+        "left=ECX end=ESI",
+        clobbers=_STANDARD | {Place.ESI},
+        extension=True,
     ),
     _call(61, "SetIOPLMask", "Set IOPL in the flags", "mask=EAX"),
     _call(
@@ -310,7 +352,12 @@ TIMER_CALLS = range(66, 71)
 """All or nothing: if 66 is answered, Linux calls the missing ones through NULL."""
 
 PORT_CALLS = range(49, 61)
-"""This toolkit's extension, in the gap where the 2006 interface had its port calls."""
+"""This toolkit's extension, in the gap where the 2006 interface had its port calls.
+
+get_reloc's answer tells whether a ROM has them; the API version stays as it is. They leave
+flags, registers and memory as the native instructions do: a string call ends with ECX 0
+(`left`) and the pointer behind the last element (`end`), whichever way DF points.
+"""
 
 _BY_NUMBER = {call.number: call for call in CALLS}
 _BY_NAME = {call.name: call for call in CALLS}

@@ -33,6 +33,8 @@ _RESULT_REGISTERS = {
     Place.EBX: ("EBX",),
     Place.ECX: ("ECX",),
     Place.EDX: ("EDX",),
+    Place.ESI: ("ESI",),
+    Place.EDI: ("EDI",),
     Place.EDX_EAX: ("EAX", "EDX"),
 }
 _MAY_ENABLE = {"EnableInterrupts", "SetInterruptMask"}

@@ -248,10 +248,12 @@ def _port_access(draft: _Draft) -> None:
 
 @_for("INS", "INSB", "INSW", "OUTS", "OUTSB", "OUTSW")
 def _string_access(draft: _Draft) -> None:
-    buffer = draft.pointer(64)
+    # Room for eight elements on either side: these calls go the way that DF says.
+    buffer = draft.pointer(64) + 32
     draft.set(
         edx=draft.random.choice(_PORTS), ecx=draft.random.randrange(9), edi=buffer, esi=buffer
     )
+    draft.flags |= draft.random.choice((0, DF))
 
 
 @_for("SetIOPLMask")

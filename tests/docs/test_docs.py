@@ -16,6 +16,7 @@ import pytest
 
 import rombuilder.rom
 from bench.inputs import load_guest, load_rom
+from rombuilder.assembler import assemble_text
 from rombuilder.inspect import inspect_rom
 from rombuilder.rom import Flavour, build_rom
 from rombuilder.sources import rom_dir
@@ -183,19 +184,27 @@ def test_the_guest_of_the_howto_can_fail(tmp_path: Path) -> None:
     assert not Machine(description).run().outcome.ok
 
 
-def test_the_call_of_the_howto_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_call_of_the_howto_is_the_roms_and_can_be_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = block("howto-rom-call.md", "port_io.S")
+    code = assemble_text(source).section(".text").data
+    ours = build_rom(Flavour.IDENTITY)
+    at = ours.symbols["native_INB"]
+    assert ours.data[at : at + len(code)] == code
     folder = tmp_path / "rom_src"
     shutil.copytree(rom_dir(), folder)
-    (folder / "port_io.S").write_text(block("howto-rom-call.md", "port_io.S"), encoding="ascii")
+    (folder / "port_io.S").write_text(source, encoding="ascii")
     text = (ROOT / "docs" / "howto-rom-call.md").read_text(encoding="utf-8")
     row = re.search(r"^\tOFFER CALL_INB, .*$", text, re.MULTILINE)
     assert row is not None
     dispatch = folder / "dispatch.S"
-    before, next_row, after = dispatch.read_text(encoding="ascii").partition(
-        "\tOFFER CALL_SetIOPLMask"
-    )
-    assert next_row
-    dispatch.write_text(f"{before}{row[0]}\n{next_row}{after}", encoding="ascii")
+    lines = dispatch.read_text(encoding="ascii").splitlines()
+    assert row[0] in lines
+    others = re.compile(r"\tOFFER CALL_(IN|OUT)[SBW]*, (?!native_INB$)")
+    kept = [line for line in lines if not others.match(line)]
+    assert len(lines) - len(kept) == 11
+    dispatch.write_text("\n".join(kept) + "\n", encoding="ascii")
     monkeypatch.setattr(rombuilder.rom, "rom_dir", lambda: folder)
     found = inspect_rom(build_rom(Flavour.IDENTITY).data)
     assert not found.defects

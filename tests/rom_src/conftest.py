@@ -133,7 +133,9 @@ class Machine:
         self.queue: Queue | None = None
         self.rings: list[Ring] = []
         self.refuse: set[Doorbell] = set()
+        self.port_reads: list[tuple[int, int]] = []
         self.port_writes: list[tuple[int, int]] = []
+        self.port_value: Callable[[int], int] = lambda _number: 0xFFFFFFFF
         self._answers: dict[int, RelocationAnswer] = {}
         self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
         self.uc.mem_map(*ROM_AREA, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
@@ -167,7 +169,8 @@ class Machine:
     def _port_read(self, _uc: unicorn.Uc, port: int, size: int, _data: object) -> int:
         if port == PORT and size == 4 and self.features is not None:
             return SIGNATURE
-        return 0xFFFFFFFF
+        self.port_reads.append((port, size))
+        return self.port_value(len(self.port_reads)) & ((1 << 8 * size) - 1)
 
     def _port_write(self, uc: unicorn.Uc, port: int, size: int, value: int, _data: object) -> None:
         if port != PORT:

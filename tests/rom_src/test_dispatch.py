@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vmi.calls import CALLS, PORT_CALLS, TIMER_CALLS
+from vmi.calls import CALLS, TIMER_CALLS
 from vmi.doorbell import Doorbell, Feature
 from vmi.queue import NO_FAULT_PAGE, HeaderField
 from vmi.relocation import RelocationKind
@@ -12,7 +12,7 @@ from vmi.relocation import RelocationKind
 if TYPE_CHECKING:
     from conftest import Machine, MachineFactory
 
-NOT_IMPLEMENTED = {*PORT_CALLS, *TIMER_CALLS, 62, 71, 72}
+NOT_IMPLEMENTED = {*TIMER_CALLS, 62, 71, 72}
 """What no flavour answers yet."""
 APIC = {63, 64}
 JUMPS = {33, 34}

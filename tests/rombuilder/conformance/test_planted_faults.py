@@ -99,6 +99,11 @@ FAULTS = [
     ("IRET", "addl $4, (%esp)\n iretl", "ring", "goes to"),
     ("IRET", "orl $0x200, 8(%esp)\n iretl", "interrupt-flag", "leaves interrupts on"),
     ("IRET", "orl $1, 8(%esp)\n iretl", "flags", "leaves EFLAGS"),
+    # string port calls end as the native instruction, and go the way that DF says
+    ("INSB", "push %edi\n rep insb\n pop %edi\n ret", "result", "answers EDI"),
+    ("OUTSW", "rep outsw\n mov $1, %ecx\n ret", "result", "answers ECX 0x1, expected 0x0"),
+    ("INSW", "pushfl\n cld\n rep insw\n popfl\n ret", "result", "answers EDI"),
+    ("OUTS", "cld\n rep outsl\n ret", "direction-flag", "leaves DF clear"),
     # effects
     ("SetCR3", "ret", "effect", "does nothing, natively CR3 0x"),
     ("SetCR4", "mov %eax, %cr4\n mov %eax, %cr4\n ret", "effect", "does CR4 0x.*, CR4 0x"),
@@ -181,7 +186,7 @@ OTHER_WAYS = [
     ),
     ("Reboot", "push $0\n push $0\n lidt (%esp)\n int3"),
     ("Reboot", "mov $0xcf9, %edx\n mov $6, %al\n out %al, %dx\n hlt"),
-    ("INSB", "push %edi\n rep insb\n pop %edi\n ret"),
+    ("INSB", "rep insb\n ret"),
     ("INSW", "rep insw\n ret"),
     ("OUTS", "rep outsl\n ret"),
     ("OUT", "out %eax, %dx\n ret"),
