@@ -34,6 +34,9 @@ _PREFIXES = {
     "gs": 0x65,
 }
 
+_REPEATS = (b"\xf0", b"\xf2", b"\xf3")
+_OPERAND_SIZE = b"\x66"
+
 _CONDITIONS = {
     name: code
     for code, names in enumerate(
@@ -100,11 +103,13 @@ def assemble_instruction(unit: Unit, encoder: Encoder, statement: Statement) -> 
     Raises `AssemblyError` with the statement's place.
     """
     text = statement.text
+    last = b""
     while True:
         word, _, rest = text.replace("\t", " ").partition(" ")
         if word not in _PREFIXES:
             break
-        unit.emit(bytes([_PREFIXES[word]]), statement.origin)
+        last = bytes([_PREFIXES[word]])
+        unit.emit(last, statement.origin)
         text = rest.strip()
         if not text:
             return
@@ -114,12 +119,17 @@ def assemble_instruction(unit: Unit, encoder: Encoder, statement: Statement) -> 
     operands = [parse_operand(operand) for operand in split_arguments(rest)]
     if mnemonic in _REFUSED:
         raise AssemblyError(statement.origin, _REFUSED[mnemonic])
+    tail = unit.section.tail()
+    start = len(tail.data)
     if mnemonic in _FIXED and not operands:
         unit.emit(_FIXED[mnemonic], statement.origin)
     elif not _branch(unit, statement, mnemonic, operands) and not _far(
         unit, statement, mnemonic, operands
     ):
         _encode(unit, encoder, statement, mnemonic, operands)
+    if last in _REPEATS and tail.data[start : start + 1] == _OPERAND_SIZE:
+        # GNU as has the operand size first.
+        tail.data[start - 1 : start + 1] = _OPERAND_SIZE + last
 
 
 def _branch(unit: Unit, statement: Statement, mnemonic: str, operands: list[Operand]) -> bool:

@@ -39,7 +39,9 @@ push $0xffffffff; pushw $1
 call *%eax; call *4(%eax); jmp *%eax; jmp *4(,%eax,4); jmp *0x12345678; ljmp *(%eax); lcall *(%eax)
 ljmp $0x10, $0x123456; lcall $8, $0; ljmpl $8, $4; ljmpw $8, $4
 in $0x60,%al; in %dx,%al; in %dx,%eax; inw %dx,%ax; inb (%dx),%al; out %al,$0x80; outl %eax,%dx
-rep insb; rep insl; rep outsb; rep outsl; rep movsl; rep stosl; repe cmpsb; repne scasb; lodsl; xlat
+rep insb; rep insl; rep insw; rep outsw; repne scasw
+lock addw $1,(%eax); fs movsw; rep outsb; rep outsl; rep movsl; rep stosl; repe cmpsb; repne scasb
+lodsl; xlat
 sete %al; setb (%eax); cmove %ecx,%eax; bswap %eax; lahf; sahf; clc; stc; cmc; pause; rep nop
 fninit; fwait; fnsave (%eax); fxrstor (%eax); fnstsw %ax; movl %gs:0x14,%eax
 les (%eax),%ecx; lss (%eax),%esp; arpl %ax,(%ecx); lar %ax,%eax; lar %ecx,%eax; lsl %ax,%eax
