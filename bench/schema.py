@@ -117,6 +117,16 @@ def run_to_json(
             }
             for phase in run.phases
         ]
+    if run.filters:
+        result["filters"] = [
+            {
+                "name": each.name,
+                "sha256": each.sha256,
+                "answered": each.answered,
+                "passed": each.passed,
+            }
+            for each in run.filters
+        ]
     if calls:
         result["calls"] = {name: use.count for name, use in run.calls.items()}
         result["call_instructions"] = {name: use.instructions for name, use in run.calls.items()}

@@ -51,6 +51,7 @@ WITH_EXAMPLES = [
     "docs/howto-guest.md",
     "docs/howto-rom-call.md",
     "docs/howto-costs.md",
+    "docs/howto-filter.md",
 ]
 EXAMPLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SOURCE = re.compile(r"^`([\w.]+)`:\n\n```(?:asm|toml)\n(.*?)^```", re.MULTILINE | re.DOTALL)

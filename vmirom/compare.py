@@ -62,6 +62,7 @@ def compare_command(
     marks: tuple[str, ...],
     cost_names: tuple[str, ...],
     clock: float | None,
+    filters: tuple[str, ...],
     *,
     apic: bool,
     show_calls: bool,
@@ -72,7 +73,16 @@ def compare_command(
     chosen = load_guest(guest)
     choices = [load_rom(name, queue, Visibility(visibility)) for name in roms.split(",")]
     about = description(
-        policy, intercepts, memory, append, max_instructions, initrd, disk, marks, apic=apic
+        policy,
+        intercepts,
+        memory,
+        append,
+        max_instructions,
+        initrd,
+        disk,
+        marks,
+        filters,
+        apic=apic,
     )
     with progress() as tell:
         result = compare(

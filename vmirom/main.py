@@ -14,6 +14,7 @@ from vmirom.check import check
 from vmirom.compare import compare_command
 from vmirom.costs import costs
 from vmirom.engines import engines
+from vmirom.filters import filters
 from vmirom.inspect import inspect
 from vmirom.output import INTERRUPTED, stderr
 from vmirom.run import run
@@ -82,6 +83,7 @@ for command in (
     policies,
     costs,
     engines,
+    filters,
 ):
     cli.add_command(command)
 

@@ -11,6 +11,7 @@ from bench.inputs import load_initrd
 from rombuilder.rom import Visibility
 from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
 from vmm.core.policy import POLICIES, policy_named
+from vmm.filters import load_filter
 from vmm.machine import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, MachineDescription
 
 __all__ = ["Size", "as_json", "description", "machine_options", "queue_option", "visibility_option"]
@@ -58,6 +59,14 @@ def machine_options(function: F) -> F:
             multiple=True,
             metavar="TEXT",
             help="Begin a new phase when the console first prints TEXT; may be repeated.",
+        ),
+        click.option(
+            "--filter",
+            "filters",
+            multiple=True,
+            metavar="NAME|FILE",
+            help="Let a port filter answer reads of its ports in the core; see `vmirom filters`. "
+            "May be repeated.",
         ),
         click.option(
             "--disk",
@@ -154,13 +163,14 @@ def description(
     initrd: Path | None,
     disk: Path | None,
     marks: tuple[str, ...],
+    filters: tuple[str, ...],
     *,
     apic: bool = False,
     check_shadow: bool = False,
 ) -> MachineDescription:
     """The machine that the options ask for; the guest and ROM are filled in later.
 
-    Raises `BadDescription` for a policy or intercept that does not exist.
+    Raises `BadDescription` for a policy, intercept or filter that does not exist.
     """
     return MachineDescription(
         guest=b"",
@@ -168,6 +178,7 @@ def description(
         initrd=load_initrd(initrd),
         disk=disk,
         marks=marks,
+        filters=tuple(load_filter(name) for name in filters),
         memory=memory,
         policy=policy_named(policy).adjusted(intercepts),
         max_instructions=max_instructions,

@@ -104,6 +104,7 @@ def run(
     initrd: Path | None,
     disk: Path | None,
     marks: tuple[str, ...],
+    filters: tuple[str, ...],
     place_count: int,
     system_map: Path | None,
     console_file: Path | None,
@@ -142,6 +143,7 @@ def run(
         initrd,
         disk,
         marks,
+        filters,
         apic=apic,
         check_shadow=check_shadow,
     )
@@ -223,6 +225,12 @@ def _print(
     if ledger.engine_events:
         events = ", ".join(f"{name} {number(n)}" for name, n in ledger.engine_events.items())
         stdout.print(f"engine events, not exits: {events}", markup=False)
+    for each in result.filters:
+        stdout.print(
+            f"filter {each.name}: {number(each.answered)} reads answered in the core, "
+            f"{number(each.passed)} left to the device",
+            markup=False,
+        )
     if show_calls:
         _print_calls(result)
     if place_count:

@@ -22,6 +22,7 @@ from vmm.core.localapic import LocalApic
 from vmm.core.memory import GuestMemory
 from vmm.core.outcome import Outcome
 from vmm.core.policy import POLICIES, Policy
+from vmm.core.portfilters import PortFilters
 from vmm.core.processor import Activity, Processor
 from vmm.core.runloop import RunLoop
 from vmm.core.stop import Stop
@@ -30,6 +31,8 @@ from vmm.core.vcpu import Vcpu
 from vmm.core.vm import MOST_CPUS, Vm
 from vmm.devices.disk import DiskImage, Writes
 from vmm.engine.unicorn import POOL_ADDRESS, WINDOW_ADDRESS, UnicornEngine
+from vmm.filters.attach import attach, attached
+from vmm.filters.program import FilterProgram
 from vmm.firmware.boot import BootPlan
 from vmm.firmware.guest import plan_guest
 from vmm.firmware.post import ROM_AREA_START, ShadowedRom, power_on_self_test
@@ -61,10 +64,11 @@ class MachineDescription:
     an `initrd`; `rom` a VMI ROM image or none, `memory` is in bytes, `rom_address`
     where firmware puts the ROM. `disk` is an image for the first IDE drive; what the
     guest writes to it is forgotten, unless `disk_writes` says otherwise. The run is cut into phases
-    where the console first prints one of `marks`. `check_shadow` compares every
-    shadow entry with the guest's tables at each exit, which is slow. `apic` shows the
-    guest its local APIC, which is hidden otherwise. Of `cpus` virtual CPUs the first one
-    starts the guest; with more than one they have local APICs in any case.
+    where the console first prints one of `marks`. `filters` see the reads of their ports
+    before the devices do. `check_shadow` compares every shadow entry with the guest's
+    tables at each exit, which is slow. `apic` shows the guest its local APIC, which is
+    hidden otherwise. Of `cpus` virtual CPUs the first one starts the guest; with more
+    than one they have local APICs in any case.
     """
 
     guest: bytes
@@ -78,6 +82,7 @@ class MachineDescription:
     rom_address: GuestPhysical = ROM_AREA_START
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS
     marks: tuple[str, ...] = ()
+    filters: tuple[FilterProgram, ...] = ()
     check_shadow: bool = False
     apic: bool = False
     cpus: int = 1
@@ -103,6 +108,7 @@ class Machine:
     apics: list[LocalApic] = field(init=False, default_factory=list)
     processors: list[Processor] = field(init=False)
     pc: Pc = field(init=False)
+    filters: PortFilters = field(init=False, default_factory=PortFilters)
     roms: list[ShadowedRom] = field(init=False)
     _pool: mmap.mmap = field(init=False)
     _phases: PhaseRecorder = field(init=False)
@@ -145,6 +151,7 @@ class Machine:
         if about.apic or about.cpus > 1:
             self._make_apics()
         self._make_clocks()
+        attach(about.filters, ports, self.filters)
         self.roms = power_on_self_test(self.ram, self.memory, ports, self.pc.pci, about.rom_address)
         for rom in self.roms:
             if (rom.vendor, rom.device) == (VMI_VENDOR, VMI_DEVICE):
@@ -208,6 +215,7 @@ class Machine:
         )
         for vcpu, engine in zip(self.vm.vcpus, self.engines, strict=True):
             engine.connect(callbacks(vcpu), vcpu.mmio_read, vcpu.mmio_write)
+            vcpu.filters = self.filters
         if about.check_shadow:
             self._checker = ShadowChecker(self.vcpu)
             for vcpu in self.vm.vcpus:
@@ -318,5 +326,6 @@ class Machine:
             memory=self.ram,
             console=self.pc.console,
             phases=self._phases.finish(about.policy, self.vm),
+            filters=attached(about.filters, self.filters),
             checked=0 if self._checker is None else self._checker.entries,
         )

@@ -15,6 +15,7 @@ from vmm.core.outcome import Outcome
 from vmm.core.policy import Policy
 from vmm.core.vcpu import Vcpu
 from vmm.core.vm import Vm
+from vmm.filters.attach import AttachedFilter
 
 __all__ = ["CallUse", "Paravirt", "Phase", "PhaseRecorder", "Run", "VcpuShare", "collect"]
 
@@ -89,6 +90,7 @@ class Run:
     latest: tuple[Place, ...]
     vcpus: tuple[VcpuShare, ...]
     phases: tuple[Phase, ...] = ()
+    filters: tuple[AttachedFilter, ...] = ()
     shadow_entries_checked: int = 0
     engine: str = "unicorn"
 
@@ -183,6 +185,7 @@ def collect(
     memory: mmap.mmap,
     console: str,
     phases: tuple[Phase, ...],
+    filters: tuple[AttachedFilter, ...],
     checked: int,
 ) -> Run:
     """The counts of a machine as they stand. `memory` is the guest's, as a buffer."""
@@ -217,6 +220,7 @@ def collect(
             for vcpu in vcpus
         ),
         phases=phases,
+        filters=filters,
         shadow_entries_checked=checked,
     )
 

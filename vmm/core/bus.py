@@ -14,6 +14,7 @@ __all__ = [
     "NoInterrupts",
     "PortBus",
     "PortDevice",
+    "SharesState",
 ]
 
 
@@ -40,6 +41,21 @@ class MemoryDevice(Protocol):
 
     def memory_write(self, address: int, size: int, value: int) -> None:
         """Take a value from the bus."""
+        ...
+
+
+@runtime_checkable
+class SharesState(Protocol):
+    """A device that lets a port filter see some of its state.
+
+    `shared_size` is in bytes; the layout is the device's, documented where it is
+    written. What the filter may change lives in the shared bytes and nowhere else.
+    """
+
+    shared_size: int
+
+    def share(self, view: memoryview) -> None:
+        """Keep the shared state in `view`, of `shared_size` bytes, from now on."""
         ...
 
 

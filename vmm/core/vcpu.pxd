@@ -9,6 +9,7 @@ from vmm.core.doorbell cimport DoorbellPort
 from vmm.core.fetch cimport InstructionBytes
 from vmm.core.memory cimport GuestMemory
 from vmm.core.paging cimport GuestPaging
+from vmm.core.portfilters cimport PortFilters
 from vmm.core.privileged cimport PrivilegedRegisters
 from vmm.core.shadow cimport ShadowMmu
 from vmm.core.stores cimport StoreEmulator
@@ -30,6 +31,7 @@ cdef class Vcpu:
     cdef readonly DeviceMemory devices
     cdef DeviceAccess access
     cdef object ports
+    cdef public PortFilters filters
     cdef public bint fault_mask
     cdef public bint lets_stray
     cdef public unsigned int spins

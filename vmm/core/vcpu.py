@@ -22,6 +22,7 @@ from vmm.core.errors import EngineFailure, StaleFetch, Unsupported
 from vmm.core.event import Event
 from vmm.core.fetch import InstructionBytes
 from vmm.core.paging import GuestPaging
+from vmm.core.portfilters import PortFilters
 from vmm.core.privileged import PrivilegedRegisters
 from vmm.core.shadow import ShadowMmu
 from vmm.core.stop import Stop
@@ -137,6 +138,7 @@ class Vcpu:
         self.devices = self.shadow.devices
         self.access = DeviceAccess(cpu, self.code, self.stores, self.devices)
         self.ports = ports
+        self.filters = PortFilters()
         self.privileged = PrivilegedRegisters(
             cpu, self.paging, self.shadow, self.queue, self.counters, self.meter, self.delivery,
             self.code, cpuid, msrs,
@@ -389,6 +391,9 @@ class Vcpu:
         if port == DOORBELL_PORT and size == 4:
             self.counters.count(IO, port | (size << 16), eip)
             return DOORBELL_SIGNATURE
+        if self.filters.answers(port, size, self.meter.now()):
+            self.counters.count(IO, port | (size << 16), eip)
+            return self.filters.value
         self.counters.count_heavy(IO, port | (size << 16), eip)
         value = int(self.ports.read(int(port), int(size)))
         # A 32-bit shift of a C int by 32 would leave nothing.

@@ -10,7 +10,7 @@ from vmi.address import Port
 from vmm.core.timers import Timers
 from vmm.devices.bytewide import ByteWideDevice
 from vmm.devices.lines import InterruptLine
-from vmm.devices.pitchannel import PitChannel
+from vmm.devices.pitchannel import SHARED_CHANNEL, PitChannel
 
 __all__ = ["PIT_FREQUENCY", "PIT_PORTS", "PIT_PORT_COUNT", "Pit", "ns_at_clock"]
 
@@ -49,10 +49,25 @@ class Pit(ByteWideDevice):
         self._line = line
         self._timer: int | None = None
         self._channels = [PitChannel(), PitChannel(), PitChannel()]
+        self._is_shared = False
         self._refresh = self._channels[1]
         self._refresh.control(_REFRESH_CONTROL, 0)
         self._refresh.write(_REFRESH_COUNT, 0)
         self.set_speaker_gate(high=False)
+
+    shared_size = 3 * SHARED_CHANNEL.size
+    """A port filter sees the three channels, one behind the other."""
+
+    def share(self, view: memoryview) -> None:
+        """Keep what a port filter sees in `view` from now on."""
+        self._is_shared = True
+        for i, channel in enumerate(self._channels):
+            channel.share(view[i * SHARED_CHANNEL.size : (i + 1) * SHARED_CHANNEL.size])
+
+    def _publish(self) -> None:
+        if self._is_shared:
+            for channel in self._channels:
+                channel.publish()
 
     def clock(self) -> int:
         """Clock pulses since time 0."""
@@ -66,6 +81,7 @@ class Pit(ByteWideDevice):
     def set_speaker_gate(self, *, high: bool) -> None:
         """Drive channel 2's GATE input (bit 0 of port 0x61)."""
         self._channels[2].set_gate(self.clock(), high=high)
+        self._publish()
 
     @property
     def speaker_output(self) -> bool:
@@ -81,7 +97,9 @@ class Pit(ByteWideDevice):
         """A count or a latched status; the control register cannot be read."""
         if port == _CONTROL:
             return 0xFF
-        return self._channels[port & 3].read(self.clock())
+        value = self._channels[port & 3].read(self.clock())
+        self._publish()
+        return value
 
     def write_byte(self, port: int, value: int) -> None:
         """A count or a control word."""
@@ -96,6 +114,7 @@ class Pit(ByteWideDevice):
             self._channels[value >> 6].control(value, clock)
             if value >> 6 == 0 and value & 0x30:
                 self._rearm(clock)
+        self._publish()
 
     def _read_back(self, command: int, clock: int) -> None:
         for number, channel in enumerate(self._channels):

@@ -4,7 +4,14 @@ Times are clock pulses counted from time 0. A count written between pulses T and
 is in the counter from T+1 on, as the data sheet has it.
 """
 
-__all__ = ["PitChannel"]
+import struct
+
+__all__ = ["SHARED_CHANNEL", "PitChannel"]
+
+SHARED_CHANNEL = struct.Struct("<4BIQ")
+"""What a port filter sees of a channel: may it answer, mode, access, is the second of two
+bytes next (the filter's to change as well), the count, and when the counter held it."""
+_SECOND_BYTE = 3
 
 _LOW, _HIGH, _LOW_THEN_HIGH = 1, 2, 3
 """How a count is accessed: bits 5-4 of the control word."""
@@ -37,9 +44,49 @@ class PitChannel:
         self._next_due: int | None = None
         """When the waiting count is taken up; none if only a trigger will do it."""
         self._low_byte: int | None = None
-        self._read_high = False
         self._latched: list[int] = []
         self._status: int | None = None
+        self._shared = memoryview(bytearray(SHARED_CHANNEL.size))
+
+    def share(self, view: memoryview) -> None:
+        """Keep what a port filter sees in `view` from now on."""
+        view[:] = self._shared
+        self._shared = view
+        self.publish()
+
+    def publish(self) -> None:
+        """Say how things stand, for a filter to answer plain reads of the count.
+
+        A read that does more than to take the next of two bytes is the device's alone.
+        """
+        plain = (
+            self._start is not None
+            and self._start >= 0
+            and self._count
+            and not self._bcd
+            and not self._latched
+            and self._status is None
+            and self._next_count is None
+        )
+        SHARED_CHANNEL.pack_into(
+            self._shared,
+            0,
+            bool(plain),
+            self._mode,
+            self._access,
+            self._read_high,
+            self._count,
+            self._start if plain and self._start is not None else 0,
+        )
+
+    @property
+    def _read_high(self) -> bool:
+        """Is the second of two bytes next? A filter that takes bytes changes this."""
+        return bool(self._shared[_SECOND_BYTE])
+
+    @_read_high.setter
+    def _read_high(self, high: bool) -> None:
+        self._shared[_SECOND_BYTE] = high
 
     @property
     def _modulus(self) -> int:

@@ -18,19 +18,27 @@ _OUTPUT = 0x20
 class ControlPortB(ByteWideDevice):
     """Bit 0 is channel 2's GATE, bit 4 the memory refresh, bit 5 channel 2's output."""
 
+    shared_size = 8
+    """A port filter sees the bits that were written, in the first byte."""
+
     def __init__(self, pit: Pit) -> None:
         self._pit = pit
-        self._bits = 0
+        self._shared = memoryview(bytearray(self.shared_size))
+
+    def share(self, view: memoryview) -> None:
+        """Keep what a port filter sees in `view` from now on."""
+        view[:] = self._shared
+        self._shared = view
 
     def read_byte(self, port: int) -> int:
         """What was written, the refresh toggle and the speaker channel's output."""
         if port != CONTROL_PORT_B:
             return 0xFF
         refresh = _REFRESH if self._pit.refresh_toggle else 0
-        return self._bits | refresh | (_OUTPUT if self._pit.speaker_output else 0)
+        return self._shared[0] | refresh | (_OUTPUT if self._pit.speaker_output else 0)
 
     def write_byte(self, port: int, value: int) -> None:
         """Set gate and enables."""
         if port == CONTROL_PORT_B:
-            self._bits = value & _WRITABLE
+            self._shared[0] = value & _WRITABLE
             self._pit.set_speaker_gate(high=bool(value & _GATE))

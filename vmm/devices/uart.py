@@ -60,11 +60,26 @@ class Uart(ByteWideDevice):
         self._empty_pending = False
         self._fifo: deque[int] = deque()
         self._waiting: deque[int] = deque()
+        self._shared: memoryview | None = None
 
     def feed(self, data: bytes) -> None:
         """Bytes from the host; those that do not fit yet wait."""
         self._waiting.extend(data)
         self._refill()
+
+    shared_size = 8
+    """A port filter sees the line status register, and whether reading it changes nothing."""
+
+    def share(self, view: memoryview) -> None:
+        """Keep what a port filter sees in `view` from now on."""
+        self._shared = view
+        self._publish()
+
+    def _publish(self) -> None:
+        if self._shared is not None:
+            ready = _DATA_READY if self._fifo else 0
+            self._shared[0] = _TRANSMITTER_EMPTY | self._errors | ready
+            self._shared[1] = not self._errors
 
     @property
     def listening(self) -> bool:
@@ -224,5 +239,6 @@ class Uart(ByteWideDevice):
         return cause | (_IIR_FIFOS if self._fcr else 0)
 
     def _settle(self) -> None:
+        self._publish()
         gated = self._mcr & _OUT2 and not self._looped
         self._line.level = bool(gated) and self._cause() != _IIR_NONE
