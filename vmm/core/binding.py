@@ -28,6 +28,7 @@ class EngineBinding:
     cpu: int
     stop: int
     flush_page: int
+    forget_code: int
     read_register: int
     write_register: int
     flags_id: int

@@ -1,19 +1,16 @@
 from vmm.core.cpustate cimport CpuState
+from vmm.core.lengths cimport LengthDecoder
 from vmm.core.memory cimport GuestMemory
 from vmm.core.paging cimport GuestPaging
+from vmm.core.strings cimport string_kind
 
 cdef class BlockMeter:
     cdef CpuState cpu
     cdef GuestMemory memory
     cdef GuestPaging paging
-    cdef object decoder
-    cdef object real_mode_decoder
-    cdef unsigned int[::1] key_address
-    cdef unsigned int[::1] key_size
-    cdef unsigned short[::1] block_count
-    cdef unsigned char[::1] block_role
-    cdef unsigned char[::1] block_call
-    cdef unsigned int[::1] block_offsets
+    cdef unsigned char[::1] code
+    cdef LengthDecoder decoder
+    cdef unsigned long long[::1] blocks
     cdef unsigned short[::1] offsets
     cdef unsigned int used
     cdef unsigned int offsets_used
@@ -22,6 +19,7 @@ cdef class BlockMeter:
     cdef unsigned int current_size
     cdef unsigned int left_role
     cdef bint left_entry
+    cdef bint unknown
     cdef unsigned int watched
     cdef unsigned int asked
     cdef unsigned int rom_start
@@ -35,7 +33,10 @@ cdef class BlockMeter:
     cdef unsigned long long[::1] call_instructions
     cdef object answers
 
-    cdef bint enter(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef unsigned int enter(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef void enter_rom(self, unsigned long long facts) noexcept nogil
+    cdef unsigned int role_of(self, unsigned int slot) noexcept
+    cdef unsigned int fetch(self, unsigned int address, unsigned int size) except? 0xFFFFFFFF
     cdef int special(self, unsigned int address) except -1
     cdef int learn(self, unsigned int slot, unsigned int address, unsigned int size) except -1
     cdef unsigned long long now_at(self, unsigned int eip) except? 0

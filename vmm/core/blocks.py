@@ -6,30 +6,48 @@ rest is taken back. So the count is exact, except that a repeated string instruc
 counts once an iteration, and that code which was replaced by other code of the same
 size at the same address keeps its old count.
 
+What is known of a block fits into two quadwords, for this is the one thing that happens
+at every block that the guest enters: address and size, by which it is looked up, and
+its *facts* - instructions, role, call, and where the offsets of its instructions start.
+
 The meter also watches the guest ask the ROM's get_reloc, and so learns where each
 call starts without knowing anything of the ROM's insides.
 """
 
 from array import array
 
-import capstone
 import cython
 
 from vmi.header import GET_RELOC, VMI_INIT
 from vmi.relocation import RelocationAnswer, RelocationKind
 from vmm.core.cpustate import CpuState
+from vmm.core.lengths import LengthDecoder
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
+from vmm.core.strings import string_kind
 
 SLOTS = cython.declare(cython.uint, 1 << 16)
-SLOTS_MASK = cython.declare(cython.uint, (1 << 16) - 1)
 SLOTS_LIMIT = cython.declare(cython.uint, 3 << 14)
 OFFSETS = cython.declare(cython.uint, 1 << 20)
 LONGEST_BLOCK = cython.declare(cython.uint, 1 << 12)
 
+# Roles. A block that starts with a repeated string instruction has that one's kind.
 PLAIN = cython.declare(cython.uint, 0)
 IN_ROM = cython.declare(cython.uint, 1)
 ASKS_RELOC = cython.declare(cython.uint, 2)
+ROM_ROLES = cython.declare(cython.uint, 3)
+
+# What `enter` answers beside the kind of a string instruction.
+NOTHING = cython.declare(cython.uint, 0)
+SPECIAL = cython.declare(cython.uint, 1)
+
+# `enter` has these as literals, which the compiler folds: it runs at every block.
+COUNT_MASK = cython.declare(cython.ulonglong, 0xFFFF)
+ROLE_SHIFT = cython.declare(cython.uint, 16)
+CALL_SHIFT = cython.declare(cython.uint, 24)
+OFFSETS_SHIFT = cython.declare(cython.uint, 32)
+BYTE = cython.declare(cython.ulonglong, 0xFF)
+CODE_BYTES = cython.declare(cython.uint, 1 << 16)
 
 EAX = cython.declare(cython.uint, 0)
 EDX = cython.declare(cython.uint, 2)
@@ -41,6 +59,9 @@ ROW_INIT = cython.declare(cython.uint, 128)
 ROW_GET_RELOC = cython.declare(cython.uint, 129)
 ROW_OTHER = cython.declare(cython.uint, 130)
 ROWS = cython.declare(cython.uint, 131)
+
+# A literal above 2**31 - 1 would be a Python object in compiled code.
+LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 
 # Virtual time: one instruction is one nanosecond.
 NS_PER_INSTRUCTION = cython.declare(cython.ulonglong, 1)
@@ -55,19 +76,14 @@ class BlockMeter:
         self.cpu = cpu
         self.memory = memory
         self.paging = paging
-        self.decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
-        self.real_mode_decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_16)
-        self.key_address = array("I", bytes(4 * SLOTS))
-        self.key_size = array("I", bytes(4 * SLOTS))
-        self.block_count = array("H", bytes(2 * SLOTS))
-        self.block_role = bytearray(SLOTS)
-        self.block_call = bytearray(SLOTS)
-        self.block_offsets = array("I", bytes(4 * SLOTS))
+        self.code = bytearray(CODE_BYTES)
+        self.decoder = LengthDecoder(self.code)
+        self.blocks = array("Q", bytes(16 * SLOTS))
         self.offsets = array("H", bytes(2 * OFFSETS))
         self.used = self.offsets_used = 0
         self.current_slot = self.current_address = self.current_size = 0
         self.left_role = PLAIN
-        self.left_entry = False
+        self.left_entry = self.unknown = False
         self.watched = 0
         self.asked = 0
         self.rom_start = self.rom_end = 0
@@ -95,89 +111,132 @@ class BlockMeter:
         """Run from now on, after others have brought virtual time to `now`."""
         self.elsewhere_ns = now - self.own()
 
-    def enter(self, address: cython.uint, size: cython.uint) -> cython.bint:
-        """Count a block; true when `special` must look at it as well."""
-        slot: cython.uint = (address ^ (address >> 11) ^ (size << 5)) & SLOTS_MASK
-        while self.block_count[slot]:
-            if self.key_address[slot] == address and self.key_size[slot] == size:
-                break
-            slot = (slot + 1) & SLOTS_MASK
-        self.current_slot = slot
+    def enter(self, address: cython.uint, size: cython.uint) -> cython.uint:
+        """Count a block.
+
+        Answers SPECIAL when `special` must look at it as well, and the kind of the
+        string instruction that it repeats, if it does.
+        """
+        key: cython.ulonglong = address | (cython.cast(cython.ulonglong, size) << 32)
+        # The upper half of a product with a prime near the golden ratio of 2**31.
+        slot: cython.uint = cython.cast(
+            cython.uint, ((address + (size << 20)) * 0x4F1BBCDD) & LOW_32
+        )
+        slot >>= 16
         self.current_address = address
         self.current_size = size
-        if not self.block_count[slot]:
-            return True
-        self.instructions += self.block_count[slot]
-        if self.block_role[slot]:
-            if self.block_call[slot]:
-                self.in_call = self.block_call[slot] - 1
-                self.call_count[self.in_call] += 1
-            self.rom_instructions += self.block_count[slot]
-            self.call_instructions[self.in_call] += self.block_count[slot]
-            if self.block_role[slot] == ASKS_RELOC:
-                return True
-        return address == self.watched and address != 0
+        while self.blocks[2 * slot] != key:
+            if not self.blocks[2 * slot]:
+                self.current_slot = slot
+                self.unknown = True
+                return SPECIAL
+            slot = (slot + 1) & 0xFFFF
+        facts: cython.ulonglong = self.blocks[2 * slot + 1]
+        self.current_slot = slot
+        self.instructions += facts & 0xFFFF
+        role: cython.uint = cython.cast(cython.uint, (facts >> 16) & 0xFF)
+        if role & 3:
+            self.enter_rom(facts)
+            if role == ASKS_RELOC:
+                return SPECIAL
+            role = NOTHING
+        return SPECIAL if address == self.watched and address != 0 else role
+
+    def enter_rom(self, facts: cython.ulonglong) -> cython.void:
+        """Count a block as the ROM's, and perhaps as the start of a call."""
+        count: cython.ulonglong = facts & COUNT_MASK
+        call: cython.uint = cython.cast(cython.uint, (facts >> CALL_SHIFT) & BYTE)
+        if call:
+            self.in_call = call - 1
+            self.call_count[self.in_call] += 1
+        self.rom_instructions += count
+        self.call_instructions[self.in_call] += count
 
     def special(self, address: cython.uint) -> cython.int:
         """Learn a new block; follow the guest's questions to get_reloc."""
         size: cython.uint = self.current_size
-        if not self.block_count[self.current_slot]:
+        if self.unknown:
+            self.unknown = False
             if self.used >= SLOTS_LIMIT or self.offsets_used + LONGEST_BLOCK >= OFFSETS:
                 self.forget()
             self.learn(self.current_slot, address, size)
-            if not self.enter(address, size):
+            if self.enter(address, size) != SPECIAL:
                 return 0
         if address == self.watched:
             self.watched = 0
             self.note_answer()
-        if self.block_role[self.current_slot] == ASKS_RELOC:
+        if self.role_of(self.current_slot) == ASKS_RELOC:
             self.asked = self.cpu.reg(EAX)
             self.watched = int.from_bytes(self.read_virtual(self.cpu.reg(ESP), 4), "little")
         return 0
 
+    def role_of(self, slot: cython.uint) -> cython.uint:
+        """What a block is."""
+        return cython.cast(cython.uint, (self.blocks[2 * slot + 1] >> ROLE_SHIFT) & BYTE)
+
     def forget(self):
         """Start the table of blocks afresh."""
         i: cython.uint
-        for i in range(SLOTS):
-            self.block_count[i] = 0
+        for i in range(2 * SLOTS):
+            self.blocks[i] = 0
         self.used = self.offsets_used = 0
         self.enter(self.current_address, self.current_size)
+        self.unknown = False
+
+    def fetch(self, address: cython.uint, size: cython.uint) -> cython.uint:
+        """Read code of the guest into the buffer; answers how much of it is mapped."""
+        i: cython.uint
+        here: cython.uint = 0
+        for i in range(min(size, CODE_BYTES)):
+            at: cython.uint = (address + i) & LOW_32
+            if i == 0 or at & 0xFFF == 0:
+                if not self.paging.walk(at):
+                    return i
+                here = (self.paging.physical >> 12) << 12
+            self.code[i] = self.memory.read8(here | (at & 0xFFF))
+        return min(size, CODE_BYTES)
 
     def learn(self, slot: cython.uint, address: cython.uint, size: cython.uint) -> cython.int:
         """Decode a block of `size` bytes into its slot."""
         physical: cython.Py_ssize_t = -1
         if self.paging.walk(address):
             physical = self.paging.physical
-        decoder = self.decoder if self.cpu.code_is_wide() else self.real_mode_decoder
-        starts = [
-            start - address
-            for start, _, _, _ in decoder.disasm_lite(self.read_virtual(address, size), address)
-        ] or [0]
-        self.used += 1
-        self.key_address[slot] = address
-        self.key_size[slot] = size
-        self.block_count[slot] = len(starts)
-        self.block_role[slot] = PLAIN
-        self.block_call[slot] = 0
-        self.block_offsets[slot] = self.offsets_used
-        for start in starts:
-            self.offsets[self.offsets_used] = start
+        end: cython.uint = self.fetch(address, size)
+        wide: cython.bint = self.cpu.code_is_wide()
+        first: cython.uint = self.offsets_used
+        at: cython.uint = 0
+        while at < end or at == 0:
+            self.offsets[self.offsets_used] = at
             self.offsets_used += 1
+            if at >= end:
+                break
+            at += self.decoder.length(at, end, wide)
+        role: cython.uint = PLAIN
+        call: cython.uint = 0
         if self.rom_start <= physical < self.rom_end:
-            self.block_role[slot] = IN_ROM
+            role = IN_ROM
             offset = physical - self.rom_start
             if offset == GET_RELOC:
-                self.block_role[slot] = ASKS_RELOC
-                self.block_call[slot] = ROW_GET_RELOC + 1
+                role = ASKS_RELOC
+                call = ROW_GET_RELOC + 1
             elif offset == VMI_INIT:
-                self.block_call[slot] = ROW_INIT + 1
+                call = ROW_INIT + 1
             else:
                 for number, answer in self.answers.items():
                     if answer.address == address and answer.kind in (
                         RelocationKind.CALL_REL,
                         RelocationKind.JUMP_REL,
                     ):
-                        self.block_call[slot] = number + 1
+                        call = number + 1
+        elif end == 2:
+            role = string_kind(self.code[0], self.code[1])
+        self.used += 1
+        facts: cython.ulonglong = self.offsets_used - first
+        facts |= cython.cast(cython.ulonglong, role) << ROLE_SHIFT
+        facts |= cython.cast(cython.ulonglong, call) << CALL_SHIFT
+        facts |= cython.cast(cython.ulonglong, first) << OFFSETS_SHIFT
+        self.blocks[2 * slot] = address | (cython.cast(cython.ulonglong, size) << 32)
+        self.blocks[2 * slot + 1] = facts
         return 0
 
     def note_answer(self):
@@ -212,19 +271,19 @@ class BlockMeter:
         """
         within: cython.uint = eip - self.current_address
         if self.current_size and eip >= self.current_address and within < self.current_size:
-            slot: cython.uint = self.current_slot
-            first: cython.uint = self.block_offsets[slot]
+            facts: cython.ulonglong = self.blocks[2 * self.current_slot + 1]
+            first: cython.uint = cython.cast(cython.uint, facts >> OFFSETS_SHIFT)
             executed: cython.uint = 0
-            count: cython.uint = self.block_count[slot]
+            count: cython.uint = cython.cast(cython.uint, facts & COUNT_MASK)
             while executed < count and self.offsets[first + executed] < within:
                 executed += 1
             self.instructions -= count - executed
-            self.left_role = self.block_role[slot]
+            self.left_role = cython.cast(cython.uint, (facts >> ROLE_SHIFT) & ROM_ROLES)
             self.left_entry = False
             if self.left_role:
                 self.rom_instructions -= count - executed
                 self.call_instructions[self.in_call] -= count - executed
-                if executed == 0 and self.block_call[slot]:
+                if executed == 0 and (facts >> CALL_SHIFT) & BYTE:
                     self.call_count[self.in_call] -= 1
                     self.left_entry = True
         self.current_size = 0

@@ -1,4 +1,4 @@
-from vmm.core.native cimport PageCall, RegisterCall, StopCall
+from vmm.core.native cimport PageCall, RangeCall, RegisterCall, StopCall
 
 cdef class CpuState:
     cdef unsigned long long[::1] quads
@@ -17,6 +17,7 @@ cdef class CpuState:
     cdef int cr4_id
     cdef StopCall call_stop
     cdef PageCall call_flush_page
+    cdef RangeCall call_forget_code
     cdef RegisterCall call_read
     cdef RegisterCall call_write
     cdef object keep
@@ -52,4 +53,5 @@ cdef class CpuState:
     cdef int load_root(self, unsigned int root) except -1
     cdef int flush_tlb(self) except -1
     cdef int flush_page(self, unsigned int address) except -1
+    cdef void forget_code(self, unsigned int frame) noexcept nogil
     cdef void stop(self) noexcept nogil

@@ -15,7 +15,7 @@ import cython
 from vmm.core.binding import EngineBinding
 
 if not cython.compiled:
-    from vmm.core.native import PageCall, RegisterCall, StopCall
+    from vmm.core.native import PageCall, RangeCall, RegisterCall, StopCall
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
@@ -77,6 +77,9 @@ class CpuState:
         self.cr4_id = binding.cr4_id
         self.call_stop = cython.cast(StopCall, cython.cast(cython.size_t, binding.stop))
         self.call_flush_page = cython.cast(PageCall, cython.cast(cython.size_t, binding.flush_page))
+        self.call_forget_code = cython.cast(
+            RangeCall, cython.cast(cython.size_t, binding.forget_code)
+        )
         self.call_read = cython.cast(
             RegisterCall, cython.cast(cython.size_t, binding.read_register)
         )
@@ -273,6 +276,11 @@ class CpuState:
         """Forget the translation of one page of 4 KiB."""
         self.call_flush_page(self.cpu, (address >> 12) << 12)
         return 0
+
+    def forget_code(self, frame: cython.uint) -> cython.void:
+        """Drop what the engine has translated of the code in a frame of guest memory."""
+        start: cython.ulonglong = cython.cast(cython.ulonglong, frame) << 12
+        self.call_forget_code(self.handle, start, start + 4096)
 
     def stop(self) -> cython.void:
         """Make the engine return to the run loop at its next chance."""

@@ -9,7 +9,7 @@ import ctypes
 
 import cython
 
-from vmm.core.vcpu import Vcpu
+from vmm.core.vcpu import Vcpu, block_callback
 
 
 @cython.cfunc
@@ -24,16 +24,6 @@ def raw_interrupt(_engine: cython.size_t, number: cython.uint, data: cython.p_vo
         vcpu.counters.end()
     except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
         vcpu.fail(error)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def raw_block(
-    _engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
-) -> cython.void:
-    """A translated block is entered."""
-    cython.cast(Vcpu, data).block(cython.cast(cython.uint, address), size)
 
 
 @cython.cfunc
@@ -127,7 +117,7 @@ def callbacks(vcpu: Vcpu):
             cython.cast(cython.size_t, cython.cast(cython.p_void, raw_interrupt)),
             data,
         )
-        table["block"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_block)), data)
+        table["block"] = (block_callback(), data)
         table["in"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_in)), data)
         table["out"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_out)), data)
         table["sysenter"] = (

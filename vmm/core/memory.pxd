@@ -5,7 +5,7 @@ cdef class GuestMemory:
     cdef readonly unsigned int size
     cdef readonly unsigned int frame_count
 
-    cdef bint is_ram(self, unsigned int frame) noexcept
+    cdef bint is_ram(self, unsigned int frame) noexcept nogil
     cdef bint is_protected(self, unsigned int frame) noexcept
     cdef bint contains(self, unsigned int address) noexcept
     cpdef unsigned int read8(self, unsigned int address) except? 0xFFFFFFFF

@@ -2,6 +2,7 @@
 ctypedef int (*StopCall)(size_t) noexcept nogil
 ctypedef int (*RegisterCall)(size_t, int, size_t) noexcept nogil
 ctypedef void (*PageCall)(size_t, unsigned long long) noexcept nogil
+ctypedef void (*RangeCall)(size_t, unsigned long long, unsigned long long) noexcept nogil
 
 cdef extern from *:
     """

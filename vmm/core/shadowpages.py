@@ -90,6 +90,7 @@ class ShadowPages:
         self.identity = array("I", bytes(4 * 4))
         self.announced = bytearray(frames)
         self.out_of_step = bytearray(frames)
+        self.code = bytearray(frames)
         self.strays = array("I", bytes(4 * STRAYS))
         self.stray_count = 0
         self.mappings = array("I", bytes(4 * frames))
@@ -263,7 +264,10 @@ class ShadowPages:
                 writable = False
         if writable and not self.is_traced(frame) and not self.memory.is_protected(frame):
             entry |= WRITABLE
-        if not execute:
+        if execute:
+            # The engine may have translated it ever since.
+            self.code[frame] = 1
+        else:
             entry |= NO_EXECUTE
         return entry
 

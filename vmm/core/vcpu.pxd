@@ -13,6 +13,7 @@ from vmm.core.portfilters cimport PortFilters
 from vmm.core.privileged cimport PrivilegedRegisters
 from vmm.core.shadow cimport ShadowMmu
 from vmm.core.stores cimport StoreEmulator
+from vmm.core.strings cimport StringSweep
 
 cdef class Vcpu:
     cdef readonly unsigned int index
@@ -30,6 +31,7 @@ cdef class Vcpu:
     cdef StoreEmulator stores
     cdef readonly DeviceMemory devices
     cdef DeviceAccess access
+    cdef StringSweep strings
     cdef object ports
     cdef public PortFilters filters
     cdef public bint fault_mask
@@ -61,3 +63,5 @@ cdef class Vcpu:
     cdef int attention(self, unsigned int address) except -1
     cpdef int sysenter(self) except -1
     cdef int halt(self, unsigned int reason) except -1
+
+cdef void raw_block(size_t _engine, unsigned long long address, unsigned int size, void *data) noexcept nogil

@@ -27,6 +27,7 @@ from vmm.core.privileged import PrivilegedRegisters
 from vmm.core.shadow import ShadowMmu
 from vmm.core.stop import Stop
 from vmm.core.stores import StoreEmulator
+from vmm.core.strings import StringSweep
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
@@ -71,6 +72,9 @@ EXIT_HLT = cython.declare(cython.uint, 0x78)
 EXIT_INVLPG = cython.declare(cython.uint, 0x79)
 EXIT_MSR = cython.declare(cython.uint, 0x7C)
 EXIT_WBINVD = cython.declare(cython.uint, 0x89)
+
+# What BlockMeter.enter() answers when it wants a closer look.
+SPECIAL = cython.declare(cython.uint, 1)
 
 # What ShadowMmu.resolve() answers.
 FILLED = cython.declare(cython.int, 0)
@@ -137,6 +141,7 @@ class Vcpu:
         self.stores = StoreEmulator(cpu, memory, self.paging, self.code)
         self.devices = self.shadow.devices
         self.access = DeviceAccess(cpu, self.code, self.stores, self.devices)
+        self.strings = StringSweep(cpu, memory, self.shadow)
         self.ports = ports
         self.filters = PortFilters()
         self.privileged = PrivilegedRegisters(
@@ -429,21 +434,27 @@ class Vcpu:
         if self.stop_reason and self.is_over():
             self.cpu.stop()
             return
-        if self.meter.enter(address, size):
+        kind: cython.uint = self.meter.enter(address, size)
+        if kind == SPECIAL:
             with cython.gil:
                 self.attention(address)
+            kind = 0
+        now: cython.ulonglong = (
+            self.meter.instructions + self.meter.charged_ns + self.meter.elsewhere_ns
+        )
         if self.meter.instructions >= self.instruction_limit:
             self.stop_reason = STOP_LIMIT
             self.cpu.stop()
-        elif (
-            self.meter.instructions + self.meter.charged_ns + self.meter.elsewhere_ns
-            >= self.deadline
-        ):
+        elif now >= self.deadline:
             self.stop_reason = STOP_DEADLINE
             self.cpu.stop()
         elif self.irq_pending and self.cpu.can_interrupt():
             self.stop_reason = STOP_INTERRUPT
             self.cpu.stop()
+        elif kind:
+            room: cython.ulonglong = self.instruction_limit - self.meter.instructions
+            room = min(room, self.deadline - now)
+            self.meter.instructions += self.strings.sweep(kind, room - 1)
 
     def attention(self, address: cython.uint) -> cython.int:
         """The meter wants a closer look; errors end the run."""
@@ -524,3 +535,18 @@ class Vcpu:
         target = (self.shadow.pages.windows.target(offset >> 12) << 12) | (offset & 0xFFF)
         self.count_device_access(target, self.cpu.eip())
         self.devices.write(target, size, value & LOW_32)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def raw_block(
+    _engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
+) -> cython.void:
+    """A translated block is entered: here, not in hooks.py, to become one function with `block`."""
+    cython.cast(Vcpu, data).block(cython.cast(cython.uint, address), size)
+
+
+def block_callback():
+    """The address of what the compiled core has called at each block."""
+    return cython.cast(cython.size_t, cython.cast(cython.p_void, raw_block))

@@ -154,6 +154,8 @@ class UnicornEngine:
             cpu=self._location.cpu,
             stop=self._address_of("uc_emu_stop"),
             flush_page=self._address_of("tlb_flush_page_x86_64"),
+            # Takes offsets in all memory ever mapped, of which the guest's is the first.
+            forget_code=self._address_of("tb_invalidate_phys_range_x86_64"),
             read_register=self._address_of("uc_reg_read"),
             write_register=self._address_of("uc_reg_write"),
             flags_id=x86.UC_X86_REG_EFLAGS,
