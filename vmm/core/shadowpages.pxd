@@ -35,7 +35,7 @@ cdef class ShadowPages:
     cdef unsigned int stray_count
     cdef unsigned int[::1] mappings
     cdef Links links
-    cdef unsigned char[::1] code
+    cdef unsigned char[::1] translated
     cdef bint tlb_stale
     cdef bint links_stale
 

@@ -90,7 +90,7 @@ class ShadowPages:
         self.identity = array("I", bytes(4 * 4))
         self.announced = bytearray(frames)
         self.out_of_step = bytearray(frames)
-        self.code = bytearray(frames)
+        self.translated = bytearray(frames)
         self.strays = array("I", bytes(4 * STRAYS))
         self.stray_count = 0
         self.mappings = array("I", bytes(4 * frames))
@@ -266,7 +266,7 @@ class ShadowPages:
             entry |= WRITABLE
         if execute:
             # The engine may have translated it ever since.
-            self.code[frame] = 1
+            self.translated[frame] = 1
         else:
             entry |= NO_EXECUTE
         return entry

@@ -137,7 +137,7 @@ class StringSweep:
         frame: cython.uint = cython.cast(cython.uint, (entry & FRAME_MASK) >> 12)
         if (entry & wanted) != wanted or not self.memory.is_ram(frame):
             return -1
-        if write and self.pages.code[frame]:
+        if write and self.pages.translated[frame]:
             if self.others:
                 # They have translations of their own.
                 return -1

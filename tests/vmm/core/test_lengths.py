@@ -45,14 +45,14 @@ def disagreements(opcodes: list[bytes], *, wide: bool) -> list[str]:
     return found
 
 
-def test_one_byte_opcodes(wide: bool) -> None:
+def test_one_byte_opcodes(*, wide: bool) -> None:
     prefixes = {0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x0F}
     # C4, C5, 62 and 8F may start an AVX or XOP instruction.
     opcodes = [bytes([i]) for i in range(256) if i not in prefixes | {0x62, 0x8F, 0xC4, 0xC5}]
     assert disagreements(opcodes, wide=wide) == []
 
 
-def test_two_byte_opcodes(wide: bool) -> None:
+def test_two_byte_opcodes(*, wide: bool) -> None:
     assert disagreements([bytes([0x0F, i]) for i in range(256)], wide=wide) == []
 
 
