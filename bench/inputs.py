@@ -35,11 +35,16 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class RomChoice:
-    """A ROM image, or none, with the name it is reported by. `queue` is in records."""
+    """A ROM image, or none, with the name it is reported by. `queue` is in records.
+
+    `queue`, `calls` and `visibility` are none where they mean nothing or are not known.
+    """
 
     name: str
     image: bytes | None = None
     queue: int | None = None
+    calls: str | None = None
+    visibility: str | None = None
 
     @property
     def sha256(self) -> str | None:
@@ -104,6 +109,13 @@ def load_rom(
     if name in {flavour.value for flavour in Flavour}:
         flavour = Flavour(name)
         rom = build_rom(flavour, queue=queue, visibility=visibility)
-        return RomChoice(name, rom.data, queue if flavour is Flavour.BATCHING else None)
+        batching = flavour is Flavour.BATCHING
+        return RomChoice(
+            name,
+            rom.data,
+            queue if batching else None,
+            rom.calls.value,
+            visibility.value if batching else None,
+        )
     image = _read(name, "ROM", ", ".join([NO_ROM, *(flavour.value for flavour in Flavour)]))
     return RomChoice(Path(name).name, image)

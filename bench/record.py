@@ -53,6 +53,7 @@ class Case:
     queue: int | None = None
     calls: str | None = None
     visibility: str | None = None
+    cpus: int = 1
     variant: str = "plain"
 
     @property
@@ -65,6 +66,8 @@ class Case:
         if self.visibility == "strict":
             parts.append("strict")
         parts.append(self.policy)
+        if self.cpus > 1:
+            parts.append(f"{self.cpus} CPUs")
         if self.variant != "plain":
             parts.append(self.variant)
         if self.engine != "unicorn":
@@ -213,6 +216,29 @@ class Row:
     def key(self) -> str:
         """Names the row in a result file: no two rows of one file have the same."""
         return row_key(self.case, self.build, self.repetition)
+
+    def record(self) -> dict[str, Any]:
+        """The row flat: names as in docs/reference/results.md, `host` an object.
+
+        Exits by reason stand under `exits_pte_write` and so on, measures under their names.
+        What was not counted is missing.
+        """
+        return {
+            **dataclasses.asdict(self.case),
+            "repetition": self.repetition,
+            "version": self.build.version,
+            "code": self.build.code,
+            "core": self.build.core,
+            "host": dict(self.build.host),
+            "outcome": self.outcome.value,
+            "detail": self.detail,
+            "counted": int(self.counts is not None),
+            **({} if self.counts is None else self.counts.figures()),
+            "cpu_seconds": self.cpu_seconds,
+            "wall_seconds": self.wall_seconds,
+            "started_at": self.started_at.isoformat(),
+            **self.measures,
+        }
 
     @property
     def ok(self) -> bool:

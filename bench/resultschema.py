@@ -29,6 +29,7 @@ CREATE TABLE runs (
     policy TEXT NOT NULL,           -- the policy, with its changes
     engine TEXT NOT NULL,           -- what executed the guest
     memory INTEGER NOT NULL,        -- of the guest, in bytes
+    cpus INTEGER NOT NULL,          -- how many virtual CPUs
     variant TEXT NOT NULL,          -- what the machine has beyond the ordinary; `plain` for nothing
     repetition INTEGER NOT NULL,    -- 0 for the first
     version TEXT NOT NULL,          -- of vmirom

@@ -220,36 +220,13 @@ class Results:
 
 def _flat(row: Row) -> dict[str, Any]:
     """Columns of `runs`, `id` apart."""
-    counts = row.counts
-    counted: dict[str, Any] = {}
-    if counts is not None:
-        figures = counts.figures()
-        counted = {name: figures[name] for name in RUN_COLUMNS if name in figures}
-    return {
-        "key": row.key,
-        **dataclasses.asdict(row.case),
-        "repetition": row.repetition,
-        "version": row.build.version,
-        "code": row.build.code,
-        "core": row.build.core,
-        "host": json.dumps(dict(row.build.host), sort_keys=True),
-        "outcome": row.outcome.value,
-        "detail": row.detail,
-        "counted": int(counts is not None),
-        **counted,
-        "cpu_seconds": row.cpu_seconds,
-        "wall_seconds": row.wall_seconds,
-        "started_at": row.started_at.isoformat(),
-    }
+    record = {"key": row.key, **_record(row)}
+    return {name: record[name] for name in RUN_COLUMNS if name in record}
 
 
 def _record(row: Row) -> dict[str, Any]:
-    """A row of the data frame."""
-    flat = _flat(row)
-    del flat["key"]
-    if row.counts is not None:
-        flat |= row.counts.figures()
-    return flat | dict(row.measures)
+    """A row of the data frame; text in place of objects."""
+    return {**row.record(), "host": json.dumps(dict(row.build.host), sort_keys=True)}
 
 
 def _row(

@@ -1,19 +1,14 @@
-"""`vmirom bench`: how fast exits are served, and what queue capacity is worth."""
-
-import sys
-from pathlib import Path
+"""`vmirom bench`: the suites, and how fast exits are served."""
 
 import click
 
 from bench.inputs import load_guest, load_rom
-from bench.linux import measure_linux
-from bench.queue_sweep import QueuePoint, sweep_queue
 from bench.speed import SpeedRow, measure_speed
 from rombuilder.guest import guest_names
 from vmirom.options import as_json
-from vmirom.output import INTERRUPTED, number, plain_table, print_json, progress, stdout
+from vmirom.output import number, plain_table, print_json, progress, stdout
+from vmirom.suites import batching, linux, paging
 from vmm.core import is_compiled
-from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import POLICIES, policy_named
 from vmm.machine import MachineDescription
 
@@ -26,7 +21,7 @@ _LONGER = {"forkstorm": "rounds=400", "ctxswitch": "rounds=2000"}
 @click.group(
     invoke_without_command=True,
     epilog="Examples: vmirom bench; vmirom bench exits --repetitions 5 --json; "
-    "vmirom bench queue --guest forkstorm",
+    "vmirom bench batching --quick -o results.db",
 )
 @click.pass_context
 def bench(context: click.Context) -> None:
@@ -112,98 +107,5 @@ def _row_to_json(row: SpeedRow) -> dict[str, object]:
     }
 
 
-@bench.command(epilog="Example: vmirom bench queue --guest forkstorm --guest pagefault")
-@click.option(
-    "--guest", "names", multiple=True, help="A built-in guest; may be repeated.  [default: all]"
-)
-@click.option("--policy", default=POLICIES[0].name, show_default=True)
-@as_json
-def queue(names: tuple[str, ...], policy: str, *, json_output: bool) -> None:
-    """Exits against the capacity of the batching ROM's queue."""
-    guests = [load_guest(name) for name in names or guest_names()]
-    about = MachineDescription(guest=b"", policy=policy_named(policy))
-    with progress() as tell:
-        points = sweep_queue(guests, about, tell, tell.watch)
-    if json_output:
-        print_json(
-            {
-                "schema": "vmirom.bench.queue/1",
-                "policy": about.policy.name,
-                "points": [_point_to_json(point) for point in points],
-            }
-        )
-    else:
-        _print_points(points)
-    if any(point.run.outcome.kind is OutcomeKind.INTERRUPTED for point in points):
-        sys.exit(INTERRUPTED)
-
-
-def _print_points(points: list[QueuePoint]) -> None:
-    table = plain_table("guest", "queue", "exits", "batches", "largest")
-    for point in points:
-        paravirt = point.run.paravirt
-        table.add_row(
-            point.guest,
-            "no ROM" if point.capacity is None else number(point.capacity),
-            number(point.run.ledger.total),
-            number(paravirt.flushes),
-            number(paravirt.largest_batch),
-        )
-    stdout.print(table)
-
-
-def _point_to_json(point: QueuePoint) -> dict[str, object]:
-    return {
-        "guest": point.guest,
-        "capacity": point.capacity,
-        "outcome": point.run.outcome.kind.value,
-        "exits": point.run.ledger.total,
-        "batches": point.run.paravirt.flushes,
-        "largest_batch": point.run.paravirt.largest_batch,
-    }
-
-
-@bench.command(
-    epilog="Example: vmirom bench linux bzImage --initrd init.cpio.gz "
-    "--append 'console=ttyS0 panic=1'"
-)
-@click.argument("kernel", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--initrd", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True
-)
-@click.option("--append", default="console=ttyS0 panic=1", show_default=True, metavar="TEXT")
-@click.option("--repetitions", type=click.IntRange(min=1), default=3, show_default=True)
-@as_json
-def linux(kernel: Path, initrd: Path, append: str, repetitions: int, *, json_output: bool) -> None:
-    """CPU time of a Linux boot, as a ratio to QEMU's TCG in the same run."""
-    about = MachineDescription(guest=b"", command_line=append)
-    roms = [load_rom("none"), load_rom("identity"), load_rom("batching")]
-    with progress() as tell:
-        rows = measure_linux(kernel, initrd, roms, about, repetitions, tell)
-    reference = rows[0].median
-    if json_output:
-        print_json(
-            {
-                "schema": "vmirom.bench.linux/1",
-                "rows": [
-                    {
-                        "name": row.name,
-                        "cpu_seconds": list(row.seconds),
-                        "ratio": row.median / reference,
-                        "exits": row.exits,
-                    }
-                    for row in rows
-                ],
-            }
-        )
-        return
-    table = plain_table("boot", "CPU seconds", "ratio", "spread", "exits")
-    for row in rows:
-        table.add_row(
-            row.name if row.exits is None else f"ROM {row.name}",
-            f"{row.median:.2f}",
-            f"{row.median / reference:.2f}",
-            f"{min(row.seconds):.2f}-{max(row.seconds):.2f}",
-            "" if row.exits is None else number(row.exits),
-        )
-    stdout.print(table)
+for command in (batching, linux, paging):
+    bench.add_command(command)

@@ -1,5 +1,6 @@
 """How results look: tables on the terminal, numbers with thousands marks, progress on stderr."""
 
+import contextlib
 import json
 import signal
 import sys
@@ -10,12 +11,20 @@ from typing import Any
 import click
 from rich import box
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
 from rich.status import Status
 from rich.table import Table
 
 __all__ = [
     "INTERRUPTED",
     "Progress",
+    "SweepProgress",
     "number",
     "percent",
     "plain_table",
@@ -23,6 +32,7 @@ __all__ = [
     "progress",
     "stderr",
     "stdout",
+    "sweep_progress",
 ]
 
 INTERRUPTED = 130
@@ -123,3 +133,43 @@ def _interruptible(tell: Progress) -> Iterator[Progress]:
         yield tell
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class SweepProgress:
+    """A bar for a sweep: what is done of how much, and what was done last."""
+
+    def __init__(self, bar: Bar | None, tell: Progress) -> None:
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task("starting", total=None)
+        self.watch = tell.watch
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        """Show it."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, description=label)
+
+
+@contextmanager
+def sweep_progress(*, here: bool) -> Iterator[SweepProgress]:
+    """A bar on stderr; silent when stderr is no terminal.
+
+    `here` says that runs go on in this process: then Ctrl-C waits for the next `watch`, as
+    with `progress`. Otherwise it raises KeyboardInterrupt at once.
+    """
+    with contextlib.ExitStack() as stack:
+        bar = None
+        if stderr.is_terminal:
+            bar = stack.enter_context(
+                Bar(
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TimeRemainingColumn(),
+                    TextColumn("{task.description}", markup=False),
+                    console=stderr,
+                    transient=True,
+                )
+            )
+        tell = Progress(None)
+        if here:
+            stack.enter_context(_interruptible(tell))
+        yield SweepProgress(bar, tell)

@@ -139,14 +139,6 @@ def test_inspect_tells_defects_by_status(run: Run, rom: bytes, tmp_path: Path) -
     assert "checksum" in result.stdout
 
 
-def test_bench_queue(run_json: RunJson) -> None:
-    value = run_json("bench", "queue", "--guest", "pagefault")
-    points = value["points"]
-    assert [point["capacity"] for point in points] == [None, *(1 << n for n in range(11))]
-    exits = [point["exits"] for point in points]
-    assert exits[-1] < exits[1] < exits[0]
-
-
 def test_bench_exits(run_json: RunJson) -> None:
     value = run_json("bench", "exits", "--guest", "pagefault", "--repetitions", "1")
     assert value["core"] in {"compiled", "interpreted"}

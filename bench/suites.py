@@ -1,0 +1,180 @@
+"""The suites, as data: which guests, ROMs, policies and sizes each one runs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+from bench.inputs import Guest, RomChoice, load_guest, load_rom
+from bench.points import Point
+from bench.record import Case
+from bench.tcg import QEMU_ENGINE
+from rombuilder.rom import Visibility
+from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
+from vmm.core.policy import POLICIES, policy_named
+from vmm.machine import MachineDescription
+
+__all__ = [
+    "IO_UNITS",
+    "QUEUES",
+    "WORKLOADS",
+    "batching",
+    "io",
+    "linux",
+    "make_point",
+    "paging",
+]
+
+WORKLOADS = ("ctxswitch", "forkstorm", "mmapstorm", "pagefault")
+"""The built-in guests that do page-table work, and one that does little of it."""
+
+QUEUES = tuple(1 << i for i in range(MAX_CAPACITY.bit_length()))
+"""1, 2, 4 ... 1024 records."""
+
+_QUICK_QUEUES = (1, 8, 64, DEFAULT_CAPACITY, MAX_CAPACITY)
+_TABLE_SIZES = (32, 128, 512)
+_QUICK_SIZES = (32,)
+_PAGED = ("forkstorm", "mmapstorm", "pagefault")
+
+
+def make_point(
+    suite: str,
+    guest: Guest,
+    rom: RomChoice,
+    about: MachineDescription,
+    *,
+    disk: bytes = b"",
+    places: int = 0,
+    measures: Mapping[str, float] | None = None,
+    engine: str = "unicorn",
+) -> Point:
+    """A guest with a ROM on the machine that `about` describes; its guest and ROM are replaced."""
+    case = Case(
+        suite=suite,
+        guest=guest.name,
+        guest_sha256=sha256(guest.image).hexdigest(),
+        rom=rom.name,
+        policy=about.policy.name,
+        memory=about.memory,
+        engine=engine,
+        command_line=about.command_line,
+        initrd_sha256=None if about.initrd is None else sha256(about.initrd).hexdigest(),
+        disk_sha256=sha256(disk).hexdigest() if disk else None,
+        rom_sha256=rom.sha256,
+        queue=rom.queue,
+        calls=rom.calls,
+        visibility=rom.visibility,
+        cpus=about.cpus,
+        variant="apic" if about.apic else "plain",
+    )
+    description = replace(about, guest=guest.image, rom=rom.image)
+    return Point(case, description, disk, places, dict(measures or {}))
+
+
+def _about(policy: str, command_line: str = "") -> MachineDescription:
+    return MachineDescription(guest=b"", policy=policy_named(policy), command_line=command_line)
+
+
+def _names(given: Sequence[str], default: Sequence[str]) -> Sequence[str]:
+    return given or default
+
+
+def batching(
+    guests: Sequence[str] = (),
+    policies: Sequence[str] = (),
+    visibilities: Sequence[str] = (Visibility.TLB.value,),
+    *,
+    quick: bool = False,
+) -> list[Point]:
+    """Queue sizes x guests x policies, with no ROM and the identity ROM as baselines.
+
+    `quick` takes fewer queue sizes and, unless told otherwise, one policy.
+    """
+    every = [policy.name for policy in POLICIES]
+    queues = _QUICK_QUEUES if quick else QUEUES
+    roms = [load_rom("none"), load_rom("identity")]
+    for visibility in visibilities:
+        roms += [load_rom("batching", queue, Visibility(visibility)) for queue in queues]
+    return [
+        make_point("batching", guest, rom, _about(policy))
+        for policy in _names(policies, every[:1] if quick else every)
+        for guest in map(load_guest, _names(guests, WORKLOADS))
+        for rom in roms
+    ]
+
+
+def paging(
+    guests: Sequence[str] = (), policies: Sequence[str] = (), *, quick: bool = False
+) -> list[Point]:
+    """What page-table work costs: sizes x guests x policies x ROMs, both visibilities.
+
+    A guest's parameter `pages` is how many pages it maps at a time; the row's measure
+    `pages` says the same.
+    """
+    every = [policy.name for policy in POLICIES]
+    roms = [
+        load_rom("none"),
+        load_rom("identity"),
+        *(load_rom("batching", visibility=visibility) for visibility in Visibility),
+    ]
+    return [
+        make_point(
+            "paging", guest, rom, _about(policy, f"pages={pages}"), measures={"pages": pages}
+        )
+        for policy in _names(policies, every)
+        for guest in map(load_guest, _names(guests, _PAGED))
+        for pages in (_QUICK_SIZES if quick else _TABLE_SIZES)
+        for rom in roms
+    ]
+
+
+def linux(
+    kernel: Guest, initrd: bytes, command_line: str, roms: Iterable[RomChoice], memory: int
+) -> list[Point]:
+    """A boot in QEMU's TCG and one with each ROM here, all with the same kernel and memory.
+
+    QEMU's comes first: it is what CPU time is compared with.
+    """
+    about = replace(_about(POLICIES[0].name, command_line), initrd=initrd, memory=memory)
+    return [
+        make_point("linux", kernel, RomChoice("none"), about, engine=QEMU_ENGINE),
+        *(make_point("linux", kernel, rom, about, places=50) for rom in roms),
+    ]
+
+
+IO_UNITS: Mapping[str, str] = {
+    "reads": "4 KiB read from the disk, one sector a command",
+    "blocks": "4 KiB read from the disk, eight sectors a command",
+    "bytes": "byte written to the serial console",
+    "times": "time read from the PIT's counter, latched",
+}
+"""Parameters of the guest iostorm, each with the operation that it counts."""
+
+_IO_BASE = 1
+_IO_DISK = bytes(i * 7 + (i >> 9) & 0xFF for i in range(1 << 16))
+
+
+def io(policies: Sequence[str] = (), *, quick: bool = False) -> list[Point]:
+    """One operation of each kind many times, and the same guest with hardly any.
+
+    The difference of two runs, divided by that of their operations, is what one costs
+    (`bench.iocost`).
+    """
+    more = 8 if quick else 64
+    guest = load_guest("iostorm")
+    points = []
+    for policy in _names(policies, [POLICIES[0].name]):
+        least = dict.fromkeys(IO_UNITS, _IO_BASE)
+        for counts in (least, *({**least, unit: _IO_BASE + more} for unit in IO_UNITS)):
+            line = " ".join(f"{unit}={count}" for unit, count in counts.items())
+            points.append(
+                make_point(
+                    "io",
+                    guest,
+                    load_rom("none"),
+                    _about(policy, line),
+                    disk=_IO_DISK,
+                    places=20,
+                    measures={unit: float(count) for unit, count in counts.items()},
+                )
+            )
+    return points
