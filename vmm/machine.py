@@ -12,7 +12,7 @@ from vmi.address import PAGE_SHIFT, PAGE_SIZE, GuestPhysical
 from vmi.clock import Wiring
 from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmm.core.apicbus import ApicBus
-from vmm.core.bus import InterruptController, PortBus
+from vmm.core.bus import InterruptController, MemoryBus, PortBus
 from vmm.core.checker import ShadowChecker
 from vmm.core.clock import GuestClock
 from vmm.core.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
@@ -30,11 +30,14 @@ from vmm.core.timers import Timers
 from vmm.core.vcpu import Vcpu
 from vmm.core.vm import MOST_CPUS, Vm
 from vmm.devices.disk import DiskImage, Writes
+from vmm.devices.ioapic import IOAPIC_ADDRESS
+from vmm.devices.ioapiclink import IoApicHere, IoApicHome, IoApicLink, IoApicProcess
 from vmm.engine.unicorn import POOL_ADDRESS, WINDOW_ADDRESS, UnicornEngine
 from vmm.filters.attach import attach, attached
 from vmm.filters.program import FilterProgram
 from vmm.firmware.boot import BootPlan
 from vmm.firmware.guest import plan_guest
+from vmm.firmware.mptable import mp_tables
 from vmm.firmware.post import ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
 from vmm.pc import Pc
@@ -67,8 +70,9 @@ class MachineDescription:
     where the console first prints one of `marks`. `filters` see the reads of their ports
     before the devices do. `check_shadow` compares every shadow entry with the guest's
     tables at each exit, which is slow. `apic` shows the guest its local APIC, which is
-    hidden otherwise. Of `cpus` virtual CPUs the first one starts the guest; with more
-    than one they have local APICs in any case.
+    hidden otherwise, an I/O APIC, and the tables that name them; `ioapic_process` lets the
+    I/O APIC live in a process of its own. Of `cpus` virtual CPUs the first one starts the
+    guest; with more than one they have APICs in any case.
     """
 
     guest: bytes
@@ -85,6 +89,7 @@ class MachineDescription:
     filters: tuple[FilterProgram, ...] = ()
     check_shadow: bool = False
     apic: bool = False
+    ioapic_process: bool = False
     cpus: int = 1
 
 
@@ -106,6 +111,8 @@ class Machine:
     vm: Vm = field(init=False)
     bus: ApicBus = field(init=False, default_factory=ApicBus)
     apics: list[LocalApic] = field(init=False, default_factory=list)
+    ioapic_home: IoApicHome | None = field(init=False, default=None)
+    ioapic: IoApicLink | None = field(init=False, default=None)
     processors: list[Processor] = field(init=False)
     pc: Pc = field(init=False)
     filters: PortFilters = field(init=False, default_factory=PortFilters)
@@ -137,6 +144,9 @@ class Machine:
         )
         ports = PortBus()
         self._make_vm(ports)
+        has_apics = about.apic or about.cpus > 1
+        if has_apics:
+            self._make_ioapic()
         self.pc = Pc(
             ports,
             self.timers,
@@ -147,8 +157,9 @@ class Machine:
             self._console_line,
             self._interrupt_line,
             lambda: self.vm.current.request_stop(Stop.REQUEST),
+            self.ioapic,
         )
-        if about.apic or about.cpus > 1:
+        if has_apics:
             self._make_apics()
         self._make_clocks()
         attach(about.filters, ports, self.filters)
@@ -188,7 +199,9 @@ class Machine:
         return DiskImage(self._disk, about.disk_writes)
 
     def close(self) -> None:
-        """Let go of the disk image's file."""
+        """Let go of the disk image's file, and of a device's process."""
+        if self.ioapic is not None:
+            self.ioapic.close()
         if self._disk is not None:
             self._disk.close()
 
@@ -221,6 +234,15 @@ class Machine:
             for vcpu in self.vm.vcpus:
                 vcpu.after_exit = self._checker.check
 
+    def _make_ioapic(self) -> None:
+        self.ioapic_home = IoApicProcess() if self.description.ioapic_process else IoApicHere()
+        self.ioapic = IoApicLink(self.ioapic_home, self.bus.deliver)
+        self.bus.listen(self.ioapic.end_of_interrupt)
+        memory = MemoryBus()
+        memory.register(IOAPIC_ADDRESS, PAGE_SIZE, self.ioapic)
+        for vcpu in self.vm.vcpus:
+            vcpu.devices.connect(memory)
+
     def _make_apics(self) -> None:
         """Local APICs that the guest sees; the 8259s reach the first one, as firmware leaves it."""
         for vcpu in self.vm.vcpus:
@@ -252,6 +274,10 @@ class Machine:
         """Carry out a boot plan: memory, descriptors, registers."""
         for segment in plan.segments:
             self.memory.load(segment.address, segment.data)
+        if self.apics:
+            signature, _, _, features = self.vcpu.privileged.cpuid(1)
+            tables = mp_tables(len(self.apics), signature, features)
+            self.memory.load(tables.address, tables.data)
         gdt = bytearray(max(plan.code, plan.data) + 8)
         struct.pack_into("<Q", gdt, plan.code, _FLAT_CODE)
         struct.pack_into("<Q", gdt, plan.data, _FLAT_DATA)
@@ -274,6 +300,8 @@ class Machine:
         if self.apics:
             for apic in self.apics:
                 apic.set_wire(0, level)
+            if self.ioapic is not None:
+                self.ioapic.set_line(0, level=level)
         else:
             self._pending_changed(self.vcpu, level)
 

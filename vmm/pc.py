@@ -20,7 +20,10 @@ from vmm.devices.ide import (
     IdeChannel,
 )
 from vmm.devices.idedrive import IdeDrive
+from vmm.devices.ioapic import input_of_irq
+from vmm.devices.ioapiclink import IoApicLink, WireTo
 from vmm.devices.linebatch import LineBatch
+from vmm.devices.lines import InterruptLine, SharedLine
 from vmm.devices.pci import CONFIG_ADDRESS, CONFIG_PORTS, PciHost
 from vmm.devices.pic import (
     ELCR_PORTS,
@@ -53,7 +56,7 @@ class Pc:
     IDE drive. `on_line` hears
     each line of the console, `on_interrupt` each change of the CPU's interrupt line,
     `on_end` that the machine is to stop. `on_serial`, to be set by who wants it, gets
-    the serial port's bytes as they are sent.
+    the serial port's bytes as they are sent. Interrupt requests go to an `ioapic` as well.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Pc:
         on_line: Callable[[str], None],
         on_interrupt: Callable[[bool], None],
         on_end: Callable[[], None],
+        ioapic: IoApicLink | None = None,
     ) -> None:
         self._lines: list[str] = []
         self._on_line = on_line
@@ -77,27 +81,27 @@ class Pc:
         self._timers = timers
         self._now = now
         self.interrupts = PicPair(on_interrupt)
+        self._ioapic = ioapic
+        self._wires: dict[int, InterruptLine] = {}
         self.pci = PciHost()
         self.exit_port = ExitPort()
         self.exit_port.on_exit = on_end
         self.debug = DebugConsole(self._line)
         self._serial = LineBatch(self._serial_output)
-        self.uart = Uart(self.interrupts.line(_IRQ_COM1), self._sent, COM1)
+        self.uart = Uart(self.wire(_IRQ_COM1), self._sent, COM1)
         self.on_serial: Callable[[bytes], None] = lambda _data: None
-        pit = Pit(timers, now, self.interrupts.line(_IRQ_TIMER))
-        i8042 = I8042(self.interrupts.line(_IRQ_KEYBOARD), self._reset_by)
-        rtc = Rtc(timers, now, self.interrupts.line(_IRQ_RTC), memory)
+        pit = Pit(timers, now, self.wire(_IRQ_TIMER))
+        i8042 = I8042(self.wire(_IRQ_KEYBOARD), self._reset_by)
+        rtc = Rtc(timers, now, self.wire(_IRQ_RTC), memory)
         self.pci.plug(_HOST_BRIDGE_SLOT, HostBridge())
         self.pci.plug(_IDE_SLOT, IdeFunction())
         primary = IdeChannel(
-            self.interrupts.line(_IRQ_PRIMARY),
+            self.wire(_IRQ_PRIMARY),
             PRIMARY_PORTS,
             PRIMARY_CONTROL,
             None if disk is None else IdeDrive(disk),
         )
-        secondary = IdeChannel(
-            self.interrupts.line(_IRQ_SECONDARY), SECONDARY_PORTS, SECONDARY_CONTROL
-        )
+        secondary = IdeChannel(self.wire(_IRQ_SECONDARY), SECONDARY_PORTS, SECONDARY_CONTROL)
         if rom is not None:
             self.pci.plug(_VMI_ROM_SLOT, VmiRomDevice(rom))
         for first, count, device in (
@@ -121,9 +125,18 @@ class Pc:
         ):
             ports.register(Port(first), count, device)
 
+    def wire(self, irq: int) -> InterruptLine:
+        """The wire of interrupt request 0-15, without 2."""
+        if irq not in self._wires:
+            line: InterruptLine = self.interrupts.line(irq)
+            if self._ioapic is not None:
+                line = SharedLine(line, WireTo(self._ioapic, input_of_irq(irq)))
+            self._wires[irq] = line
+        return self._wires[irq]
+
     def pulse_timer_line(self) -> None:
         """A rising edge on interrupt request 0: an alarm that the ROM was asked for."""
-        line = self.interrupts.line(_IRQ_TIMER)
+        line = self.wire(_IRQ_TIMER)
         line.level = False
         line.level = True
 

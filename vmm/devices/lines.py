@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-__all__ = ["InterruptLine", "LooseLine"]
+__all__ = ["InterruptLine", "LooseLine", "SharedLine"]
 
 
 class InterruptLine(Protocol):
@@ -19,3 +19,22 @@ class LooseLine:
 
     def __init__(self) -> None:
         self.level = False
+
+
+class SharedLine:
+    """One wire to several inputs."""
+
+    def __init__(self, *inputs: InterruptLine) -> None:
+        self._inputs = inputs
+        self._level = False
+
+    @property
+    def level(self) -> bool:
+        """Is the wire high, a request?"""
+        return self._level
+
+    @level.setter
+    def level(self, level: bool) -> None:
+        self._level = level
+        for line in self._inputs:
+            line.level = level
