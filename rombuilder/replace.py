@@ -7,7 +7,6 @@ the host must grant, and the function's offset in the image, which is a relocati
 from collections.abc import Mapping
 from pathlib import Path
 
-from linker.elf_reader import read_elf
 from linker.objects import Binding, ObjectFile, Relocation, RelocationKind, Symbol
 from rombuilder.assembler import assemble
 from rombuilder.errors import BuildError
@@ -29,6 +28,9 @@ def load_object(path: Path) -> ObjectFile:
     """
     if path.suffix == ".S":
         return assemble(path, symbols=assembler_symbols(), include_dirs=[path.parent, rom_dir()])
+    # LIEF takes longer to load than the ROM to build.
+    from linker.elf_reader import read_elf  # noqa: PLC0415
+
     return read_elf(path)
 
 

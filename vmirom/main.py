@@ -1,23 +1,15 @@
 """The `vmirom` command: what the user asked for, or one clear line and status 2."""
 
 import sys
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from linker.errors import LinkError
 from rombuilder.errors import BuildError
-from vmirom.bench import bench
-from vmirom.build import build
-from vmirom.catalogue import guests, policies
-from vmirom.check import check
-from vmirom.compare import compare_command
-from vmirom.costs import costs
-from vmirom.engines import engines
-from vmirom.filters import filters
-from vmirom.inspect import inspect
 from vmirom.output import INTERRUPTED, stderr
-from vmirom.run import run
 from vmirom.version import VERSION
 from vmm.core import is_compiled
 from vmm.core.errors import EngineFailure, VmmError
@@ -26,6 +18,49 @@ __all__ = ["cli", "main"]
 
 _BAD_INPUT = 2
 _RUNS_A_MACHINE = {"run", "compare", "bench"}
+
+
+_VERBS = {
+    "bench": "bench",
+    "build": "build",
+    "check": "check",
+    "compare": "compare",
+    "costs": "costs",
+    "engines": "engines",
+    "filters": "filters",
+    "guests": "catalogue",
+    "inspect": "inspect",
+    "policies": "catalogue",
+    "run": "run",
+}
+"""Each verb's module: loaded when asked for, as a run is shorter than loading them all."""
+_NAMES = {"compare": "compare_command"}
+
+
+class _Verbs(MutableMapping[str, click.Command]):
+    """The commands by name."""
+
+    def __init__(self) -> None:
+        self._others: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name in self._others:
+            return self._others[name]
+        module = import_module(f"vmirom.{_VERBS[name]}")
+        command: click.Command = getattr(module, _NAMES.get(name, name))
+        return command
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._others[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._others[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**_VERBS, **self._others})
+
+    def __len__(self) -> int:
+        return len(set(_VERBS) | set(self._others))
 
 
 class _Cli(click.Group):
@@ -72,20 +107,7 @@ def cli(context: click.Context) -> None:
         )
 
 
-for command in (
-    build,
-    inspect,
-    check,
-    run,
-    compare_command,
-    bench,
-    guests,
-    policies,
-    costs,
-    engines,
-    filters,
-):
-    cli.add_command(command)
+cli.commands = _Verbs()
 
 
 def main() -> None:

@@ -52,7 +52,10 @@ def multiboot(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("run", "nope"), "guest 'nope': no such file, and not one of the built-in guests calibrate, ctxs"),
+        (
+            ("run", "nope"),
+            "guest 'nope': no such file, and not one of the built-in guests calibrate, ctxs",
+        ),
         (("run", ""), "guest '': expected a file or one of"),
         (("run", "x" * 5000), "File name too long"),
         (("compare", "nope"), "guest 'nope'"),

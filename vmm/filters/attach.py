@@ -10,7 +10,6 @@ from vmm.core.bus import PortBus, SharesState
 from vmm.core.errors import BadDescription
 from vmm.core.filtervm import FilterMachine
 from vmm.core.portfilters import PortFilters
-from vmm.filters.elf import ELF_MAGIC, read_object
 from vmm.filters.isa import encode
 from vmm.filters.program import BadFilter, FilterProgram
 from vmm.filters.text import assemble_text
@@ -19,6 +18,7 @@ from vmm.filters.verifier import RejectedFilter, verify
 __all__ = ["AttachedFilter", "attach", "attached", "load_filter", "shipped_filters"]
 
 _ALIGNMENT = 8
+_ELF_MAGIC = b"\x7fELF"
 _SUFFIX = ".bpf"
 
 
@@ -60,7 +60,10 @@ def load_filter(name: str) -> FilterProgram:
             f"{', '.join(shipped_filters())}"
         ) from None
     try:
-        if data.startswith(ELF_MAGIC):
+        if data.startswith(_ELF_MAGIC):
+            # LIEF takes longer to load than most guests to run.
+            from vmm.filters.elf import read_object  # noqa: PLC0415
+
             return read_object(data, path.name)
         return assemble_text(data.decode("utf-8"), path.name)
     except UnicodeDecodeError:

@@ -9,9 +9,8 @@ import lief
 from vmm.filters.isa import STATE_SOURCE, Instruction, MalformedProgram, decode
 from vmm.filters.program import BadFilter, FilterProgram, PortRange, parse_section
 
-__all__ = ["ELF_MAGIC", "read_object"]
+__all__ = ["read_object"]
 
-ELF_MAGIC = b"\x7fELF"
 _BPF_64_64 = 1
 """R_BPF_64_64: the address of a symbol into a wide load (LLVM, BPF relocation kinds)."""
 _STATE_SECTIONS = (".data", ".bss", ".rodata")
