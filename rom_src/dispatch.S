@@ -236,6 +236,12 @@ offers:
 	OFFER CALL_OUTSW, native_OUTSW
 	OFFER CALL_SetIOPLMask, native_SetIOPLMask
 .endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_SetInitialAPState, ring_SetInitialAPState, RELOC_CALL_REL, FEATURE_START_AP
+.endif
+.if CALLS_ALL
+	OFFER CALL_SetInitialAPState, native_SetInitialAPState
+.endif
 .ifdef APIC_VIRTUAL_BASE
 	OFFER CALL_APICWrite, native_APICWrite
 	OFFER CALL_APICRead, native_APICRead

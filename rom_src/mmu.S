@@ -72,6 +72,7 @@ native_\name:
 	DOES_NOTHING ReleasePage
 	DOES_NOTHING SetLinearMapping
 	DOES_NOTHING SetLazyMode
+	DOES_NOTHING SetInitialAPState	# the guest goes on to start the processor in real mode
 	DOES_NOTHING MachineToPhysical	# EAX = frame -> EAX: machine and physical pages are one
 	DOES_NOTHING PhysicalToMachine
 

@@ -38,6 +38,16 @@ ring_adopt_tables:
 	RING DOORBELL_ADOPT_TABLES
 	ret
 
+# The state is read here and now; the processor begins in it when the guest starts it up.
+	.global ring_SetInitialAPState
+ring_SetInitialAPState:			# EAX = state, EDX = APIC id
+	push %edx
+	push %eax
+	mov %esp, %ecx
+	RING DOORBELL_START_AP
+	add $8, %esp
+	ret
+
 # Where the shadow is in step and nothing queued takes anything away, there is no stale translation
 # that could be dropped.  `out_of_step` is never 0 for a host that keeps no such promise.
 	.global queue_InvalPage

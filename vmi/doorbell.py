@@ -45,6 +45,9 @@ class Doorbell(IntEnum):
     """ECX = virtual address of the five words of an alarm (vmi/clock.py)."""
     CANCEL_ALARM = 9
     """ECX = flags of the alarm. Answers whether it was set."""
+    START_AP = 10
+    """ECX = virtual address of two words: the virtual address of a processor's initial state
+    (vmi/apstate.py), and its APIC id."""
 
 
 class Feature(IntFlag):
@@ -62,3 +65,5 @@ class Feature(IntFlag):
     CLOCK = 8
     """The clock is published in the queue header, and alarms are served: the ROM may answer
     the timer calls, which are all or nothing."""
+    START_AP = 16
+    """There are more processors: the ROM may hand over in which state one begins."""

@@ -82,6 +82,7 @@ NATIVE: Mapping[str, str] = MappingProxyType(
         "SetIOPLMask": (
             "pushfl\n pop %edx\n and $0xffffcfff, %edx\n or %eax, %edx\n push %edx\n popfl"
         ),
+        "SetInitialAPState": _NOTHING,
         "APICWrite": "mov %edx, (%eax)",
         "APICRead": "mov (%eax), %eax",
         "IODelay": "outb %al, $0x80",

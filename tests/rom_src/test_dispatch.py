@@ -12,7 +12,7 @@ from vmi.relocation import RelocationKind
 if TYPE_CHECKING:
     from conftest import Machine, MachineFactory
 
-NOT_IMPLEMENTED = {*TIMER_CALLS, 62, 71, 72}
+NOT_IMPLEMENTED = {*TIMER_CALLS, 71, 72}
 """What no flavour answers yet."""
 APIC = {63, 64}
 JUMPS = {33, 34}

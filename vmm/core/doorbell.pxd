@@ -13,6 +13,7 @@ cdef class DoorbellPort:
     cdef BatchQueue queue
     cdef Counters counters
     cdef readonly object clock
+    cdef readonly object start_ap
     cdef readonly object complaints
 
     cdef unsigned int ring(self, unsigned int function, unsigned int argument, unsigned int eip) except? 0xFFFFFFFF

@@ -6,8 +6,10 @@ effect.
 
 import cython
 
+from vmi.apstate import AP_STATE_SIZE, START_WORDS, ApState
 from vmi.clock import ALARM_WORDS, AlarmRequest, alarm_of
 from vmi.doorbell import Doorbell, Feature
+from vmm.core.apstart import check_start
 from vmm.core.batch import BatchQueue, QueueRefused
 from vmm.core.counters import Counters
 from vmm.core.cpustate import CpuState
@@ -27,6 +29,7 @@ QUEUE_FULL = cython.declare(cython.uint, Doorbell.QUEUE_FULL)
 ADOPT_TABLES = cython.declare(cython.uint, Doorbell.ADOPT_TABLES)
 SET_ALARM = cython.declare(cython.uint, Doorbell.SET_ALARM)
 CANCEL_ALARM = cython.declare(cython.uint, Doorbell.CANCEL_ALARM)
+START_AP = cython.declare(cython.uint, Doorbell.START_AP)
 ATTACHED = cython.declare(cython.uint, Feature.ATTACHED)
 COMPLAINTS = 16
 
@@ -36,7 +39,9 @@ COMPLAINTS = 16
 class DoorbellPort:
     """Serves the hypercalls of one CPU; `complaints` are the first few that made no sense.
 
-    `clock`, where there is one, is a `vmm.core.clock.GuestClock`.
+    `clock`, where there is one, is a `vmm.core.clock.GuestClock`. `start_ap(apic_id, state)`,
+    where there is one, has a processor begin in a `vmi.apstate.ApState` when it is next
+    started up, and raises `ValueError` where it cannot.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class DoorbellPort:
         self.queue = queue
         self.counters = counters
         self.clock = None
+        self.start_ap = None
         self.complaints = []
 
     def ring(self, function: cython.uint, argument: cython.uint, eip: cython.uint) -> cython.uint:
@@ -90,6 +96,8 @@ class DoorbellPort:
             self.shadow.adopt_tables()
         elif function == SET_ALARM or function == CANCEL_ALARM:
             return self.alarm(function, argument, eip)
+        elif function == START_AP:
+            return self.start(argument, eip)
         elif function != FLUSH:
             self.complain(f"doorbell function {function} at {eip:#010x} does not exist")
             return 0
@@ -113,6 +121,27 @@ class DoorbellPort:
             self.clock.set(AlarmRequest.from_words(self.words_at(argument, ALARM_WORDS)))
         except (ValueError, QueueRefused) as refusal:
             self.complain(f"doorbell {Doorbell(function).name} at {eip:#010x} refused: {refusal}")
+            return 0
+        return 1
+
+    def serve_start(self, start_ap):
+        """Grant SetInitialAPState: this machine has other processors, which begin so."""
+        self.start_ap = start_ap
+        self.queue.offered = self.queue.offered | Feature.START_AP
+
+    def start(self, address, eip):
+        """START_AP: 1 for a state that was taken."""
+        if self.start_ap is None:
+            self.complain(f"doorbell START_AP at {eip:#010x}: there is no other processor")
+            return 0
+        try:
+            at, apic_id = self.words_at(address, START_WORDS)
+            words = self.words_at(at, AP_STATE_SIZE // 4)
+            state = ApState.decode(b"".join(word.to_bytes(4, "little") for word in words))
+            check_start(state)
+            self.start_ap(apic_id, state)
+        except (ValueError, QueueRefused) as refusal:
+            self.complain(f"doorbell START_AP at {eip:#010x} refused: {refusal}")
             return 0
         return 1
 
