@@ -353,6 +353,16 @@ MEANINGS = {
     "complaints": "what the monitor refused, in words",
     "memory_crc32": "of all guest memory at the end",
     "console": "what the guest printed",
+    "vcpus[].instructions": "with `--cpus` above 1, for each CPU: what it executed",
+    "vcpus[].virtual_seconds": "how long it ran itself",
+    "vcpus[].exits.total": "its exits",
+    "vcpus[].exits.light": "of these, served in the core",
+    "vcpus[].exits.heavy": "of these, served by a device",
+    "vcpus[].exits.by_reason.*.count": "its exits for the reason",
+    "vcpus[].exits.by_reason.*.weight": "`light`, `heavy` or `mixed`",
+    "vcpus[].exits.by_reason.*.light": "of these, served in the core",
+    "vcpus[].exits.by_reason.*.heavy": "of these, served by a device",
+    "vcpus[].engine_events.*": "its traps that only this engine needs",
     "calls.*": "with `--calls`: times the guest entered the call",
     "call_instructions.*": "with `--calls`: instructions spent in it",
     "registers.*": "the processor's registers at the end, by name",
@@ -395,7 +405,7 @@ def shape(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def json_page() -> str:
     """The shapes of `run --json` and `compare --json`, as a run gives them."""
-    about = MachineDescription(guest=b"", command_line="rounds=1")
+    about = MachineDescription(guest=b"", command_line="rounds=1", cpus=2)
     roms = [load_rom("none"), load_rom("batching")]
     whole = compare_to_json(
         compare(load_guest("pagefault"), roms, about),

@@ -65,6 +65,7 @@ def compare_command(
     filters: tuple[str, ...],
     *,
     apic: bool,
+    cpus: int,
     show_calls: bool,
     json_output: bool,
 ) -> None:
@@ -83,6 +84,7 @@ def compare_command(
         marks,
         filters,
         apic=apic,
+        cpus=cpus,
     )
     with progress() as tell:
         result = compare(

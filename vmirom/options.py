@@ -11,6 +11,7 @@ from bench.inputs import load_initrd
 from rombuilder.rom import Visibility
 from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
 from vmm.core.policy import POLICIES, policy_named
+from vmm.core.vm import MOST_CPUS
 from vmm.filters import load_filter
 from vmm.machine import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, MachineDescription
 
@@ -113,6 +114,14 @@ def machine_options(function: F) -> F:
             help="Which processor the exits are counted for; see `vmirom policies`.",
         ),
         click.option(
+            "--cpus",
+            type=click.IntRange(1, MOST_CPUS),
+            default=1,
+            show_default=True,
+            metavar="N",
+            help="Virtual CPUs; with more than one the guest sees their local APICs.",
+        ),
+        click.option(
             "--apic",
             is_flag=True,
             help="Show the guest a local APIC, an I/O APIC, and the tables that name them.",
@@ -166,6 +175,7 @@ def description(
     filters: tuple[str, ...],
     *,
     apic: bool = False,
+    cpus: int = 1,
     check_shadow: bool = False,
 ) -> MachineDescription:
     """The machine that the options ask for; the guest and ROM are filled in later.
@@ -184,4 +194,5 @@ def description(
         max_instructions=max_instructions,
         check_shadow=check_shadow,
         apic=apic,
+        cpus=cpus,
     )

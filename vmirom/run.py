@@ -116,6 +116,7 @@ def run(
     clock: float | None,
     *,
     apic: bool,
+    cpus: int,
     stat: bool,
     csv: bool,
     interactive: bool,
@@ -145,6 +146,7 @@ def run(
         marks,
         filters,
         apic=apic,
+        cpus=cpus,
         check_shadow=check_shadow,
     )
     with progress() as tell:
@@ -245,8 +247,7 @@ def _print(
                 number(place.count),
             )
         stdout.print(table)
-    if result.phases:
-        _print_phases(result)
+    _print_parts(result)
     for complaint in result.complaints:
         stderr.print(complaint, markup=False)
     if result.shadow_entries_checked:
@@ -267,6 +268,28 @@ def _print_state(result: Run, symbols: SymbolMap) -> None:
     for place in result.latest:
         table.add_row(
             place.reason.value, place.detail, f"{place.eip:#010x}", symbols.name(place.eip)
+        )
+    stdout.print(table)
+
+
+def _print_parts(result: Run) -> None:
+    """What each CPU and each phase had of it, where there are several."""
+    if len(result.vcpus) > 1:
+        _print_vcpus(result)
+    if result.phases:
+        _print_phases(result)
+
+
+def _print_vcpus(result: Run) -> None:
+    table = plain_table("CPU", "instructions", "virtual s", "exits", "light", "heavy")
+    for index, share in enumerate(result.vcpus):
+        table.add_row(
+            str(index),
+            number(share.instructions),
+            f"{share.virtual_ns / 1e9:.3f}",
+            number(share.ledger.total),
+            number(share.ledger.light),
+            number(share.ledger.heavy),
         )
     stdout.print(table)
 

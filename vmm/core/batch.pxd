@@ -23,6 +23,8 @@ cdef class BatchQueue:
     cdef unsigned int depth(self) except? 0xFFFFFFFE
     cpdef int drain(self) except -1
     cdef int drain_own(self) except -1
+    cdef bint is_served(self) except? True
+    cdef bint is_this_cpus_alone(self) except? True
     cdef int check_own_fault_page(self) except -1
     cpdef int apply(self, unsigned int record) except -1
     cdef int publish_fault_page(self, unsigned int address) except -1

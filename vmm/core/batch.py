@@ -44,7 +44,9 @@ class BatchQueue:
     """The queue of one CPU.
 
     What one CPU queued concerns all, since a store to memory does: every drain and every
-    look at a fault page goes through the queues of the `peers` as well.
+    look at a fault page goes through the queues of the `peers` as well. A ROM may have
+    one queue for all CPUs; it is attached by one of them, and nothing is published in it
+    that is true of one CPU alone.
 
     `offered` are the `Feature` bits that attaching grants. After a run `updates`
     counts the entries that were announced through the queue, `notices` all records,
@@ -171,7 +173,7 @@ class BatchQueue:
 
     def publish_fault_page(self, address: cython.uint) -> cython.int:
         """Tell the ROM that no translation of this page, which the latest walk found, is cached."""
-        if self.attached:
+        if self.is_this_cpus_alone():
             self.fault_page = address >> 12
             self.fault_entry = self.paging.pte_address
             self.shadow.drop_translation(address, self.fault_entry)
@@ -179,6 +181,28 @@ class BatchQueue:
                 self.header + FAULT_PAGE_OFFSET, ((address >> 12) << 12) | FAULT_VALID
             )
         return 0
+
+    def is_served(self) -> cython.bint:
+        """Does what this CPU's ROM queues, here or in another CPU's queue, get drained?"""
+        if self.attached:
+            return True
+        if self.peers:
+            for queue in self.peers:
+                peer: BatchQueue = queue
+                if peer.attached:
+                    return True
+        return False
+
+    def is_this_cpus_alone(self) -> cython.bint:
+        """Does no other CPU use this queue for want of one of its own?"""
+        if not self.attached:
+            return False
+        if self.peers:
+            for queue in self.peers:
+                peer: BatchQueue = queue
+                if not peer.attached:
+                    return False
+        return True
 
     def forget_fault_page(self) -> cython.int:
         """The promise of `publish_fault_page` ends."""

@@ -53,5 +53,5 @@ cdef class CpuState:
     cdef int load_root(self, unsigned int root) except -1
     cdef int flush_tlb(self) except -1
     cdef int flush_page(self, unsigned int address) except -1
-    cdef void forget_code(self, unsigned int frame) noexcept nogil
+    cpdef void forget_code(self, unsigned int frame) noexcept nogil
     cdef void stop(self) noexcept nogil

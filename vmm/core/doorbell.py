@@ -68,7 +68,7 @@ class DoorbellPort:
         self.counters.count(HYPERCALL, function, eip)
         if function == ATTACH:
             return self.attach(argument, eip)
-        if not self.queue.attached:
+        if not self.queue.is_served():
             self.complain(f"doorbell function {function} at {eip:#010x} before a queue is attached")
             return 0
         self.queue.drain()

@@ -1,6 +1,5 @@
 """One virtual CPU as its machine sees it: what it is doing, and what others ask of it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
@@ -19,10 +18,6 @@ class Engine(Protocol):
 
     def run(self, eip: int, instructions: int = 0) -> None:
         """Run from `eip` until the vCPU asks to stop, or for so many instructions."""
-        ...
-
-    def forget_code(self, frames: Iterable[int]) -> None:
-        """Translate these guest-physical page frames afresh; another CPU has stored to them."""
         ...
 
 

@@ -32,6 +32,9 @@ SLICE = 2_000_000
 TURN_NS = 20_000
 """How long a CPU runs before the next one may, where there are several."""
 
+_SPIN_LIMIT = 8
+"""A CPU that has executed PAUSE so often in its turn loses the rest of it to another one."""
+
 
 class PowerSwitch(Protocol):
     """Who can end the run from inside the machine."""
@@ -145,17 +148,19 @@ class RunLoop:
             if candidate.can_run:
                 break
         self._switch_to(candidate)
+        vcpu = candidate.vcpu
+        vcpu.spins = 0
+        others = any(other.can_run for other in self._processors if other is not candidate)
+        vcpu.spin_limit = _SPIN_LIMIT if others else 0
         self._turn_end = self._vm.now() + TURN_NS
 
     def _switch_to(self, processor: Processor) -> None:
         vcpu = processor.vcpu
-        vcpu.spins = 0
         if processor is self._current:
             return
         self._current.line_was = self._current.interrupts.pending
         self._vm.switch_to(vcpu)
         self._current = processor
-        processor.engine.forget_code(self._vm.take_stale_code(vcpu))
         # It was about to run when somebody interrupted it from another CPU, or a device did.
         if (
             processor.interrupts.pending

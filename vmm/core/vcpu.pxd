@@ -37,6 +37,7 @@ cdef class Vcpu:
     cdef public bint fault_mask
     cdef public bint lets_stray
     cdef public unsigned int spins
+    cdef public unsigned int spin_limit
     cdef public bint irq_pending
     cdef public bint window_wanted
     cdef public unsigned long long instruction_limit

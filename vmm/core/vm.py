@@ -67,8 +67,6 @@ class Vm:
         vcpu.meter.take_over(self.now())
         self.current = vcpu
         vcpu.shadow.resume()
-
-    def take_stale_code(self, vcpu: Vcpu) -> Sequence[int]:
-        """The page frames that a CPU must translate afresh before it runs on."""
-        code = self.pages.code
-        return [] if code is None else code.take_stale(vcpu.index)
+        if self.pages.code is not None:
+            for frame in self.pages.code.take_stale(vcpu.index):
+                vcpu.cpu.forget_code(frame)

@@ -10,7 +10,7 @@ handler. Code that is not intercepted runs at full speed.
 import ctypes
 import mmap
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import unicorn
@@ -41,9 +41,6 @@ _SYSENTER_MSRS = range(0x174, 0x177)
 _HF_GUEST = 1 << 21
 _EFER_NXE = 0x800
 _CR4_PAE = 0x20
-_CR0_PG = 1 << 31
-_MOST_FORGOTTEN = 128
-"""More page frames than this, and all translations are forgotten at once."""
 
 # Exit codes 0x60 and up, as bits of the intercept word.
 _INTERCEPTED = (0x6E, 0x72, 0x75, 0x76, 0x78, 0x79, 0x7C, 0x7F, 0x81, 0x89)
@@ -237,21 +234,6 @@ class UnicornEngine:
         status = self._start(self._handle, eip, _NO_UNTIL, 0, instructions)
         if status:
             raise EngineFailure(f"Unicorn stopped with error {status} near {self.eip():#010x}")
-
-    def forget_code(self, frames: Iterable[int]) -> None:
-        """Translate these guest-physical page frames afresh; another CPU has stored to them."""
-        frames = list(frames)
-        if not frames:
-            return
-        if len(frames) > _MOST_FORGOTTEN:
-            self._uc.ctl_flush_tb()
-            return
-        # Unicorn asks for virtual addresses: let them be physical ones meanwhile.
-        cr0 = self._uc.reg_read(x86.UC_X86_REG_CR0)
-        self._uc.reg_write(x86.UC_X86_REG_CR0, cr0 & ~_CR0_PG)
-        for frame in frames:
-            self._uc.ctl_remove_cache(frame << 12, (frame + 1) << 12)
-        self._uc.reg_write(x86.UC_X86_REG_CR0, cr0)
 
     def eip(self) -> int:
         """Where the guest stands."""
