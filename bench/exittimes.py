@@ -82,3 +82,11 @@ class ExitTimes:
         for weight in Weight:
             both.join(self.spreads.get((reason, weight), Spread()))
         return both
+
+    def of_weight(self, weight: Weight) -> Spread:
+        """All reasons of a weight together."""
+        every = Spread()
+        for (_, other), spread in self.spreads.items():
+            if other is weight:
+                every.join(spread)
+        return every

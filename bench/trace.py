@@ -23,11 +23,39 @@ from vmm.core.ledger import describe
 from vmm.recording import ExitRecord
 from vmm.result import Run
 
-__all__ = ["DEFAULT_LIMIT", "TRACE_SCHEMA", "TraceWriter"]
+__all__ = ["DEFAULT_LIMIT", "LINE_KEYS", "TRACE_SCHEMA", "TraceWriter"]
 
 TRACE_SCHEMA = "vmirom.trace/1"
 DEFAULT_LIMIT = 100 << 20
 """Bytes of text before compression: about half a million exits, which Perfetto takes with ease."""
+
+LINE_KEYS = (
+    ("run", "schema", "name and version of this format"),
+    ("run", "guest", "the guest's name"),
+    ("run", "rom", "the ROM's"),
+    ("run", "policy", "the policy's"),
+    ("run", "clock", "what the times are"),
+    ("run", "cpus", "how many virtual CPUs there are"),
+    ("exit", "virtual_ns", "virtual time when it happened"),
+    ("exit", "charged_ns", "what it took of that"),
+    ("exit", "cpu", "the virtual CPU"),
+    ("exit", "reason", "the exit reason"),
+    ("exit", "weight", "`light` or `heavy`"),
+    ("exit", "at", "port, CR, table or function"),
+    ("exit", "eip", "the instruction's address"),
+    ("exit", "symbol", "the symbol it lies in; empty where none is known"),
+    ("exit", "address", "guest-virtual, of a fault or a store to a page table; null otherwise"),
+    ("exit", "queued", "records in the batch queue when it happened"),
+    ("exit", "drained", "records that it took from there"),
+    ("phase", "name", "`until` and the mark that ended it, or `run`"),
+    ("phase", "virtual_ns", "virtual time of its start"),
+    ("phase", "lasted_ns", "how long it lasted"),
+    ("end", "outcome", "how the run ended; `unfinished` if it broke off"),
+    ("end", "exits", "exits in the trace"),
+    ("end", "left_out", "exits for which there was no room"),
+    ("end", "left_out_by_reason", "the same by reason"),
+)
+"""(type, key, meaning) of JSON lines, in their order."""
 
 _CLOCK = "virtual time: one nanosecond an instruction, and a charge for slow operations"
 _PROCESS = 1

@@ -29,6 +29,8 @@ from bench.costs import model_named
 from bench.inputs import load_guest, load_rom
 from bench.resultschema import APPLICATION_ID, TABLES, VERSION
 from bench.schema import compare_to_json
+from bench.trace import LINE_KEYS, TRACE_SCHEMA
+from bench.views import VIEWS
 from rombuilder.guest import guest_names, guest_summary
 from rombuilder.sources import guests_dir
 from vmi import doorbell, queue
@@ -52,6 +54,7 @@ WITH_EXAMPLES = [
     "docs/howto-rom-call.md",
     "docs/howto-costs.md",
     "docs/howto-filter.md",
+    "docs/howto-traces.md",
 ]
 EXAMPLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SOURCE = re.compile(r"^`([\w.]+)`:\n\n```(?:asm|toml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -459,6 +462,38 @@ def results() -> str:
     return "\n".join(parts)
 
 
+def views_page() -> str:
+    """The views of the ledger, and the lines of a trace."""
+    head = (
+        "# Views and traces\n\nThe views of `vmirom run`. In JSON they stand in a list under "
+        "`views`: each has `schema`, `left_out` (exits that are in no row) and `rows`, objects "
+        "with these keys. In CSV (`--csv`) the first column is the schema, then these in this "
+        "order. As long as a schema's number stays, its columns keep name, meaning and order.\n"
+    )
+    parts = [head]
+    for schema in VIEWS:
+        rows = [[f"`{name}`", meaning] for name, meaning in schema.columns.items()]
+        parts.append(
+            f"## {schema.name}\n\n{schema.summary}\n\n{table(['column', 'meaning'], rows)}"
+        )
+    parts.append(
+        "`vmirom.stat` has besides: `times` (`measured` or `model`), `model` (its name; null where "
+        "measured), `source`, `total_time`.\n"
+    )
+    parts.append(
+        f"## {TRACE_SCHEMA}\n\nA trace as JSON lines. Each line is an object; `type` says "
+        "which.\n\n"
+        + table(
+            ["type", "key", "meaning"],
+            [[f"`{kind}`", f"`{key}`", meaning] for kind, key, meaning in LINE_KEYS],
+        )
+        + "\nAs trace events the same stand in `args` of an event, `run` and `end` in `otherData`; "
+        "times are microseconds of virtual time. With `--json`, `trace` has `file`, `exits` and "
+        "`left_out`.\n"
+    )
+    return "\n".join(parts)
+
+
 def commands() -> str:
     """Every verb's help."""
     parts = ["# Commands\n\nExit status: 0 done, 1 the answer is no, 2 bad input, 130 Ctrl-C.\n"]
@@ -483,6 +518,7 @@ PAGES = {
     "policies.md": policies,
     "queue.md": queue_page,
     "reasons.md": reasons,
+    "views.md": views_page,
     "results.md": results,
 }
 

@@ -130,7 +130,8 @@ def _scaled(amount: Range | None, scales: Sequence[tuple[float, str]]) -> str:
     low, typical, high = (
         _digits(value / scale) for value in (amount.low, amount.typical, amount.high)
     )
-    return f"{typical}{'' if low == high else f' ({low}-{high})'}{name}"
+    to = " to " if amount.low < 0 else "-"
+    return f"{typical}{'' if low == high else f' ({low}{to}{high})'}{name}"
 
 
 def _digits(value: float) -> str:

@@ -17,7 +17,7 @@ from vmm.core.errors import EngineFailure, VmmError
 __all__ = ["cli", "main"]
 
 _BAD_INPUT = 2
-_RUNS_A_MACHINE = {"run", "compare", "bench"}
+_RUNS_A_MACHINE = {"run", "top", "compare", "bench"}
 
 
 _VERBS = {
@@ -32,6 +32,7 @@ _VERBS = {
     "inspect": "inspect",
     "policies": "catalogue",
     "run": "run",
+    "top": "top",
 }
 """Each verb's module: loaded when asked for, as a run is shorter than loading them all."""
 _NAMES = {"compare": "compare_command"}

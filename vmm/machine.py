@@ -18,6 +18,7 @@ from vmm.core.clock import GuestClock
 from vmm.core.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
 from vmm.core.errors import BadDescription
 from vmm.core.hooks import callbacks
+from vmm.core.ledger import Ledger
 from vmm.core.localapic import LocalApic
 from vmm.core.memory import GuestMemory
 from vmm.core.outcome import Outcome
@@ -42,7 +43,7 @@ from vmm.firmware.post import ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
 from vmm.pc import Pc
 from vmm.recording import ExitSink, Recording
-from vmm.result import PhaseRecorder, Run, collect
+from vmm.result import PhaseRecorder, Run, collect, event_totals
 
 __all__ = ["DEFAULT_MAX_INSTRUCTIONS", "DEFAULT_MEMORY", "Machine", "MachineDescription", "Run"]
 
@@ -341,6 +342,10 @@ class Machine:
         if self._recording is not None:
             self._recording.finish()
         return self.result(outcome)
+
+    def ledger(self) -> Ledger:
+        """The exits so far, by reason; without places, which take a while to collect."""
+        return Ledger.from_counts(self.description.policy, event_totals(self.vm.vcpus), (), 0)
 
     def result(self, outcome: Outcome) -> Run:
         """The counts as they stand."""

@@ -17,7 +17,16 @@ from vmm.core.vcpu import Vcpu
 from vmm.core.vm import Vm
 from vmm.filters.attach import AttachedFilter
 
-__all__ = ["CallUse", "Paravirt", "Phase", "PhaseRecorder", "Run", "VcpuShare", "collect"]
+__all__ = [
+    "CallUse",
+    "Paravirt",
+    "Phase",
+    "PhaseRecorder",
+    "Run",
+    "VcpuShare",
+    "collect",
+    "event_totals",
+]
 
 _CALL_ROWS = {128: "vmi_init", 129: "get_reloc", 130: "other"}
 
@@ -120,7 +129,7 @@ class PhaseRecorder:
         return tuple(self._phases)
 
     def _cut(self, mark: str, policy: Policy, vm: Vm) -> None:
-        totals = _totals(vm.vcpus)
+        totals = event_totals(vm.vcpus)
         since = {
             event: (count - self._before(event)[0], heavy - self._before(event)[1])
             for event, (count, heavy) in totals.items()
@@ -142,7 +151,7 @@ class PhaseRecorder:
         return self._totals.get(event, (0, 0))
 
 
-def _totals(vcpus: Sequence[Vcpu]) -> dict[Event, tuple[int, int]]:
+def event_totals(vcpus: Sequence[Vcpu]) -> dict[Event, tuple[int, int]]:
     """{event: (all, of which heavy)} of all CPUs."""
     sums: dict[Event, tuple[int, int]] = {}
     for vcpu in vcpus:
@@ -162,7 +171,7 @@ def _ledger(policy: Policy, vcpus: Sequence[Vcpu]) -> Ledger:
             sums[event, qualifier, eip] += count
     rows = [(*place, count) for place, count in sums.items()]
     rows.sort(key=lambda row: (-row[3], row[0], row[1], row[2]))
-    return Ledger.from_counts(policy, _totals(vcpus), rows, elsewhere)
+    return Ledger.from_counts(policy, event_totals(vcpus), rows, elsewhere)
 
 
 def _calls(vcpus: Sequence[Vcpu]) -> dict[str, CallUse]:

@@ -89,3 +89,31 @@ def test_a_file_is_listed_as_it_was_understood(run: Run, tmp_path: Path) -> None
     assert text.startswith("[me]\n")
     assert "mine" in text
     assert "heavy exits are taken as light ones" in text
+
+
+def test_the_engine_measures_itself(run: Run, run_json: RunJson, tmp_path: Path) -> None:
+    path = tmp_path / "engine.toml"
+    value = run_json("costs", "--measure", "--repetitions", "2", "-o", str(path))
+    (model,) = value["models"]
+    assert (model["name"], model["unit"]) == ("engine", "ns")
+    assert model["source"].startswith("measured on ")
+    assert {"pte_write", "hypercall", "io", "page_fault"} <= set(model["by_reason"])
+    again = run_json("costs", "--file", str(path))["models"]
+    assert again == [model]
+    compared = run_json("compare", "mmapstorm", "--costs", str(path), *SMALL)["costs"][0]
+    assert compared["runs"][0]["seconds"]["typical"] > 0
+    assert compared["runs"][0]["cycles"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--measure", "--file", "a.toml"), "--measure and --file: expected one of them"),
+        (("-o", "a.toml"), "-o 'a.toml': means nothing without --measure"),
+        (("--measure", "--repetitions", "0"), "0 is not in the range x>=1"),
+    ],
+)
+def test_bad_measuring(run: Run, arguments: tuple[str, ...], says: str) -> None:
+    result = run("costs", *arguments)
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.split())
