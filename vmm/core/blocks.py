@@ -253,9 +253,10 @@ class BlockMeter:
         within: cython.uint = eip - self.current_address
         if self.current_size == 0 or eip < self.current_address or within >= self.current_size:
             return 0
-        first: cython.uint = self.block_offsets[self.current_slot]
+        facts: cython.ulonglong = self.blocks[2 * self.current_slot + 1]
+        first: cython.uint = cython.cast(cython.uint, facts >> OFFSETS_SHIFT)
         executed: cython.uint = 0
-        count: cython.uint = self.block_count[self.current_slot]
+        count: cython.uint = cython.cast(cython.uint, facts & COUNT_MASK)
         while executed < count and self.offsets[first + executed] < within:
             executed += 1
         return count - executed
@@ -272,18 +273,14 @@ class BlockMeter:
         within: cython.uint = eip - self.current_address
         if self.current_size and eip >= self.current_address and within < self.current_size:
             facts: cython.ulonglong = self.blocks[2 * self.current_slot + 1]
-            first: cython.uint = cython.cast(cython.uint, facts >> OFFSETS_SHIFT)
-            executed: cython.uint = 0
-            count: cython.uint = cython.cast(cython.uint, facts & COUNT_MASK)
-            while executed < count and self.offsets[first + executed] < within:
-                executed += 1
-            self.instructions -= count - executed
+            rest: cython.uint = self.behind(eip)
+            self.instructions -= rest
             self.left_role = cython.cast(cython.uint, (facts >> ROLE_SHIFT) & ROM_ROLES)
             self.left_entry = False
             if self.left_role:
-                self.rom_instructions -= count - executed
-                self.call_instructions[self.in_call] -= count - executed
-                if executed == 0 and (facts >> CALL_SHIFT) & BYTE:
+                self.rom_instructions -= rest
+                self.call_instructions[self.in_call] -= rest
+                if rest == (facts & COUNT_MASK) and (facts >> CALL_SHIFT) & BYTE:
                     self.call_count[self.in_call] -= 1
                     self.left_entry = True
         self.current_size = 0
