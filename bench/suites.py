@@ -11,6 +11,7 @@ from bench.tcg import QEMU_ENGINE
 from rombuilder.rom import Visibility
 from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
 from vmm.core.policy import POLICIES, policy_named
+from vmm.filters import load_filter, shipped_filters
 from vmm.machine import MachineDescription
 
 __all__ = [
@@ -64,10 +65,17 @@ def make_point(
         calls=rom.calls,
         visibility=rom.visibility,
         cpus=about.cpus,
-        variant="apic" if about.apic else "plain",
+        variant=_variant(about),
     )
     description = replace(about, guest=guest.image, rom=rom.image)
     return Point(case, description, disk, places, dict(measures or {}))
+
+
+def _variant(about: MachineDescription) -> str:
+    """What the machine has beyond the ordinary."""
+    filters = "+".join(program.name for program in about.filters)
+    parts = [*(["apic"] if about.apic else []), *([f"filter {filters}"] if filters else [])]
+    return ", ".join(parts) or "plain"
 
 
 def _about(policy: str, command_line: str = "") -> MachineDescription:
@@ -142,12 +150,13 @@ def linux(
 
 
 IO_UNITS: Mapping[str, str] = {
-    "reads": "4 KiB read from the disk, one sector a command",
-    "blocks": "4 KiB read from the disk, eight sectors a command",
-    "bytes": "byte written to the serial console",
-    "times": "time read from the PIT's counter, latched",
+    "reads": "4 KiB, a sector a command",
+    "blocks": "4 KiB, 8 sectors a command",
+    "bytes": "console byte",
+    "times": "PIT counter, latched",
 }
-"""Parameters of the guest iostorm, each with the operation that it counts."""
+"""Parameters of the guest iostorm, each with the operation that it counts: sectors are read
+from an IDE disk by PIO, bytes go to the serial port."""
 
 _IO_BASE = 1
 _IO_DISK = bytes(i * 7 + (i >> 9) & 0xFF for i in range(1 << 16))
@@ -156,25 +165,27 @@ _IO_DISK = bytes(i * 7 + (i >> 9) & 0xFF for i in range(1 << 16))
 def io(policies: Sequence[str] = (), *, quick: bool = False) -> list[Point]:
     """One operation of each kind many times, and the same guest with hardly any.
 
-    The difference of two runs, divided by that of their operations, is what one costs
-    (`bench.iocost`).
+    On a plain machine and on one with all port filters. The difference of two runs,
+    divided by that of their operations, is what one costs (`bench.iocost`).
     """
     more = 8 if quick else 64
-    guest = load_guest("iostorm")
+    guest, rom = load_guest("iostorm"), load_rom("none")
+    least = dict.fromkeys(IO_UNITS, _IO_BASE)
+    loads = [least, *({**least, unit: _IO_BASE + more} for unit in IO_UNITS)]
     points = []
     for policy in _names(policies, [POLICIES[0].name]):
-        least = dict.fromkeys(IO_UNITS, _IO_BASE)
-        for counts in (least, *({**least, unit: _IO_BASE + more} for unit in IO_UNITS)):
-            line = " ".join(f"{unit}={count}" for unit, count in counts.items())
-            points.append(
-                make_point(
-                    "io",
-                    guest,
-                    load_rom("none"),
-                    _about(policy, line),
-                    disk=_IO_DISK,
-                    places=20,
-                    measures={unit: float(count) for unit, count in counts.items()},
+        for filters in ((), tuple(load_filter(name) for name in shipped_filters())):
+            for load in loads:
+                line = " ".join(f"{unit}={count}" for unit, count in load.items())
+                points.append(
+                    make_point(
+                        "io",
+                        guest,
+                        rom,
+                        replace(_about(policy, line), filters=filters),
+                        disk=_IO_DISK,
+                        places=20,
+                        measures={unit: float(count) for unit, count in load.items()},
+                    )
                 )
-            )
     return points

@@ -5,9 +5,10 @@ import click
 from bench.inputs import load_guest, load_rom
 from bench.speed import SpeedRow, measure_speed
 from rombuilder.guest import guest_names
+from vmirom.history import diff, history
 from vmirom.options import as_json
 from vmirom.output import number, plain_table, print_json, progress, stdout
-from vmirom.suites import batching, linux, paging
+from vmirom.suites import batching, io, linux, paging
 from vmm.core import is_compiled
 from vmm.core.policy import POLICIES, policy_named
 from vmm.machine import MachineDescription
@@ -107,5 +108,5 @@ def _row_to_json(row: SpeedRow) -> dict[str, object]:
     }
 
 
-for command in (batching, linux, paging):
+for command in (batching, paging, io, linux, history, diff):
     bench.add_command(command)

@@ -1,4 +1,4 @@
-"""`vmirom bench batching`, `paging`, `linux`: suites that keep what they count."""
+"""`vmirom bench batching`, `paging`, `io`, `linux`: suites that keep what they count."""
 
 import os
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from bench import suites
 from bench.curve import QueueCurve, queue_curves
 from bench.inputs import load_guest, load_initrd, load_rom
 from bench.intervals import Interval, mean_interval, ratio_interval
+from bench.iocost import io_costs
 from bench.record import Row
 from bench.tcg import QEMU, QEMU_ENGINE, require_qemu
 from rombuilder.rom import Visibility
@@ -20,7 +21,7 @@ from vmm.core.event import Reason
 from vmm.core.ledger import ReasonCount
 from vmm.machine import DEFAULT_MEMORY
 
-__all__ = ["batching", "linux", "paging"]
+__all__ = ["batching", "io", "linux", "paging"]
 
 _PAGING = (
     Reason.PTE_WRITE,
@@ -148,6 +149,33 @@ def _print_paging(rows: list[Row]) -> None:
             number(counts.exits),
             number(sum(by_reason[reason] for reason in _PAGING)),
             number(by_reason[Reason.PTE_WRITE]),
+        )
+    stdout.print(table)
+
+
+@click.command(epilog="Example: vmirom bench io --quick -o results.db")
+@policies_option
+@quick_option
+@sweep_options(repetitions=1)
+def io(how: Sweep, policies: tuple[str, ...], *, quick: bool) -> None:
+    """Exits of a device operation: 4 KiB from a disk, a byte to the console, a time read.
+
+    On a plain machine, and with port filters, which make exits light.
+    """
+    perform("io", suites.io(policies, quick=quick), how, _print_io)
+
+
+def _print_io(rows: list[Row]) -> None:
+    table = plain_table("one operation", "machine", "policy", "exits", "heavy", "instructions")
+    table.columns[1].justify = table.columns[2].justify = "left"
+    for cost in sorted(io_costs(rows), key=lambda cost: list(suites.IO_UNITS).index(cost.unit)):
+        table.add_row(
+            suites.IO_UNITS[cost.unit],
+            cost.variant,
+            cost.policy,
+            f"{cost.exits:,.4g}",
+            f"{cost.heavy:,.4g}",
+            f"{cost.instructions:,.0f}",
         )
     stdout.print(table)
 
