@@ -1,5 +1,6 @@
 """The main result: one guest with several ROMs, and the exits that each saved."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -7,7 +8,8 @@ from bench.inputs import Guest, RomChoice
 from vmm.core.event import Reason
 from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import Policy
-from vmm.machine import Machine, MachineDescription, Run
+from vmm.engines import EngineName, create_machine
+from vmm.machine import MachineDescription, Run
 
 __all__ = ["Comparison", "NamedRun", "Saving", "compare", "queue_cost"]
 
@@ -42,7 +44,10 @@ class Saving:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Runs of one guest under one policy; the first is the baseline."""
+    """Runs of one guest, engine by engine; an engine's first run is its baseline.
+
+    `policy` is that of engines which model a processor.
+    """
 
     guest: str
     policy: Policy
@@ -50,8 +55,17 @@ class Comparison:
 
     @property
     def baseline(self) -> Run:
-        """What the others are measured against."""
+        """The very first run."""
         return self.runs[0].run
+
+    @property
+    def engines(self) -> list[str]:
+        """Their names, in the order of the runs."""
+        return list(dict.fromkeys(named.run.engine for named in self.runs))
+
+    def baseline_of(self, named: NamedRun) -> Run:
+        """What a run is measured against: the first on the same engine."""
+        return next(one.run for one in self.runs if one.run.engine == named.run.engine)
 
     @property
     def reasons(self) -> list[Reason]:
@@ -61,9 +75,10 @@ class Comparison:
 
     def saving(self, named: NamedRun, reason: Reason | None = None) -> Saving:
         """What a run saved, in all or for one reason."""
+        baseline = self.baseline_of(named)
         if reason is None:
-            return Saving(self.baseline.ledger.total, named.run.ledger.total)
-        return Saving(_count(self.baseline, reason), _count(named.run, reason))
+            return Saving(baseline.ledger.total, named.run.ledger.total)
+        return Saving(_count(baseline, reason), _count(named.run, reason))
 
     @property
     def ok(self) -> bool:
@@ -94,17 +109,18 @@ def compare(
     description: MachineDescription,
     progress: Callable[[str], None] = lambda _: None,
     watch: Callable[[int], None] | None = None,
+    engines: Sequence[EngineName] = (EngineName.UNICORN,),
 ) -> Comparison:
-    """Run the guest once with each ROM on otherwise equal machines.
+    """Run the guest once on each engine with each ROM, on otherwise equal machines.
 
     `progress` is told the name of each ROM before its run, `watch` the instructions
     during it. A run that was interrupted is the last one.
     """
-    runs = []
-    for rom in roms:
+    runs: list[NamedRun] = []
+    for engine, rom in itertools.product(engines, roms):
         progress(rom.name)
-        machine = Machine(replace(description, guest=guest.image, rom=rom.image))
-        runs.append(NamedRun(rom, machine.run(watch)))
+        about = replace(description, guest=guest.image, rom=rom.image)
+        runs.append(NamedRun(rom, create_machine(engine, about).run(watch)))
         if runs[-1].run.outcome.kind is OutcomeKind.INTERRUPTED:
             break
     return Comparison(guest.name, description.policy, tuple(runs))

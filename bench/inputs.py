@@ -8,7 +8,7 @@ from bench.symbols import SymbolMap
 from linker.link import link
 from linker.script_parser import read_script
 from rombuilder.assembler import assemble
-from rombuilder.guest import build_guest, guest_names
+from rombuilder.guest import build_guest, guest_layout, guest_names
 from rombuilder.rom import Flavour, Visibility, build_rom
 from rombuilder.sources import guests_dir
 from vmi.queue import DEFAULT_CAPACITY
@@ -83,7 +83,7 @@ def load_guest(name: str) -> Guest:
 def _build(source: Path) -> bytes:
     folder = guests_dir()
     built = assemble(source, symbols=assembler_symbols(), include_dirs=[folder, folder / "lib"])
-    return link([built], read_script(folder / "guest.ld")).data
+    return link([built], read_script(guest_layout(source))).data
 
 
 def load_initrd(path: Path | None) -> bytes | None:

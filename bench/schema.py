@@ -5,6 +5,7 @@ from typing import Any
 
 from bench.compare import Comparison, NamedRun, queue_cost
 from bench.costs import Estimate, Model, Range, Saved, estimate, estimate_saved
+from bench.engines import engine_differences, explain
 from bench.symbols import SymbolMap
 from vmm.core.event import Weight
 from vmm.core.ledger import Ledger, ReasonCount
@@ -70,8 +71,8 @@ def run_to_json(
         "engine": run.engine,
         "outcome": run.outcome.kind.value,
         "detail": run.outcome.detail,
-        "instructions": run.instructions,
-        "rom_instructions": run.rom_instructions,
+        "instructions": run.instructions if run.counts_instructions else None,
+        "rom_instructions": run.rom_instructions if run.counts_instructions else None,
         "virtual_seconds": run.virtual_ns / 1e9,
         "exits": _exits(ledger),
         "engine_events": ledger.engine_events,
@@ -111,7 +112,7 @@ def run_to_json(
         result["phases"] = [
             {
                 "mark": phase.mark,
-                "instructions": phase.instructions,
+                "instructions": phase.instructions if run.counts_instructions else None,
                 "virtual_seconds": phase.virtual_ns / 1e9,
                 "exits": _exits(phase.ledger),
             }
@@ -194,7 +195,6 @@ def _amount(amount: Estimate | Saved) -> Json:
 
 def _costs(comparison: Comparison, model: Model) -> Json:
     """What the runs cost by a model, and what each saved against the first."""
-    before = comparison.baseline.ledger.by_reason
     return {
         "model": model_to_json(model),
         "runs": [
@@ -210,7 +210,13 @@ def _costs(comparison: Comparison, model: Model) -> Json:
         "saved": [
             {
                 "rom": named.rom.name,
-                **_amount(estimate_saved(model, before, named.run.ledger.by_reason)),
+                **_amount(
+                    estimate_saved(
+                        model,
+                        comparison.baseline_of(named).ledger.by_reason,
+                        named.run.ledger.by_reason,
+                    )
+                ),
             }
             for named in comparison.runs
         ],
@@ -239,6 +245,7 @@ def compare_to_json(
         "saved": [
             {
                 "rom": named.rom.name,
+                "engine": named.run.engine,
                 "exits": comparison.saving(named).saved,
                 "percent": round(comparison.saving(named).percent, 3),
                 "by_reason": {
@@ -252,6 +259,21 @@ def compare_to_json(
             for named in comparison.runs
         ],
     }
+    if len(comparison.engines) > 1:
+        result["engines"] = [
+            {
+                "rom": difference.rom,
+                "first": difference.first,
+                "second": difference.second,
+                "heavy_equal": difference.heavy[0] == difference.heavy[1],
+                "by_reason": {
+                    reason.value: {"first": first, "second": second}
+                    for reason, (first, second) in difference.by_reason.items()
+                },
+                "explained": explain(difference),
+            }
+            for difference in engine_differences(comparison)
+        ]
     if models:
         result["costs"] = [_costs(comparison, model) for model in models]
     return result

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from linker.image import Image
@@ -21,6 +22,7 @@ __all__ = [
     "GuestImage",
     "UnknownGuestError",
     "build_guest",
+    "guest_layout",
     "guest_names",
     "guest_object",
     "guest_summary",
@@ -29,8 +31,11 @@ __all__ = [
 KERNEL_BASE = GuestVirtual(0xC0000000)
 """What a guest's linear map adds to a physical address (guests/guest.ld)."""
 
-_SCRIPT = "guest.ld"
 _SUMMARY = "# summary:"
+_LAYOUT = "# layout:"
+_DEFAULT_LAYOUT = "guest.ld"
+_BASES = {_DEFAULT_LAYOUT: KERNEL_BASE, "flat.ld": GuestVirtual(0)}
+"""What each layout adds to a physical address."""
 
 _NO_DEFINES: Mapping[str, int] = MappingProxyType({})
 
@@ -46,13 +51,17 @@ class UnknownGuestError(BuildError):
 
 @dataclass(frozen=True, slots=True)
 class GuestImage:
-    """A guest ready to load: `data` goes to the physical `load_address`."""
+    """A guest ready to load: `data` goes to the physical `load_address`.
+
+    `kernel_base` is what its linear map adds to a physical address: 0 for one without paging.
+    """
 
     name: str
     summary: str
     data: bytes
     load_address: GuestPhysical
     image: Image
+    kernel_base: GuestVirtual = KERNEL_BASE
 
     @property
     def symbols(self) -> Mapping[str, int]:
@@ -79,10 +88,25 @@ def guest_summary(name: str) -> str:
     known = guest_names()
     if name not in known:
         raise UnknownGuestError(name, known)
-    source = guests_dir() / f"{name}.S"
-    for line in source.read_text(encoding="ascii").splitlines():
-        if line.startswith(_SUMMARY):
-            return line.removeprefix(_SUMMARY).strip()
+    return _directive(guests_dir() / f"{name}.S", _SUMMARY)
+
+
+def guest_layout(source: Path) -> Path:
+    """The linker script of a guest's source, which may name one in its head ("# layout:").
+
+    Raises `BuildError` for a layout that there is not.
+    """
+    name = _directive(source, _LAYOUT) or _DEFAULT_LAYOUT
+    if name not in _BASES:
+        raise BuildError(f"{source.name}: layout {name!r}, expected one of {', '.join(_BASES)}")
+    return guests_dir() / name
+
+
+def _directive(source: Path, key: str) -> str:
+    """What a comment in the head of a source says; empty where there is none."""
+    for line in source.read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith(key):
+            return line.removeprefix(key).strip()
         if line and not line.startswith("#"):
             break
     return ""
@@ -105,5 +129,7 @@ def build_guest(name: str, *, defines: Mapping[str, int] = _NO_DEFINES) -> Guest
     `BuildError` or a `LinkError`.
     """
     summary = guest_summary(name)
-    image = link([guest_object(name, defines=defines)], read_script(guests_dir() / _SCRIPT))
-    return GuestImage(name, summary, image.data, GuestPhysical(image.base - KERNEL_BASE), image)
+    layout = guest_layout(guests_dir() / f"{name}.S")
+    image = link([guest_object(name, defines=defines)], read_script(layout))
+    base = _BASES[layout.name]
+    return GuestImage(name, summary, image.data, GuestPhysical(image.base - base), image, base)

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from bench.compare import Comparison, NamedRun, compare, queue_cost
+from bench.engines import engine_differences, explain
 from bench.inputs import load_guest, load_rom
 from bench.schema import compare_to_json
 from rombuilder.rom import Visibility
@@ -23,6 +24,7 @@ from vmirom.output import (
 )
 from vmm.core.event import Reason
 from vmm.core.outcome import OutcomeKind
+from vmm.engines import EngineName, engine_named
 
 __all__ = ["compare_command"]
 
@@ -41,6 +43,14 @@ __all__ = ["compare_command"]
     metavar="LIST",
     help="ROMs, separated by commas; the first is the baseline.",
 )
+@click.option(
+    "--engines",
+    "engine_names",
+    default=EngineName.UNICORN.value,
+    show_default=True,
+    metavar="LIST",
+    help="Engines, separated by commas; savings are against the first ROM on the same engine.",
+)
 @queue_option
 @visibility_option
 @machine_options
@@ -50,12 +60,14 @@ __all__ = ["compare_command"]
 def compare_command(
     guest: str,
     roms: str,
+    engine_names: str,
     queue: int,
     visibility: str,
     policy: str,
     intercepts: tuple[str, ...],
     memory: int,
     append: str,
+    seconds: float | None,
     max_instructions: int,
     initrd: Path | None,
     disk: Path | None,
@@ -73,6 +85,7 @@ def compare_command(
     models = chosen_models(cost_names, clock)
     chosen = load_guest(guest)
     choices = [load_rom(name, queue, Visibility(visibility)) for name in roms.split(",")]
+    engines = [engine_named(name) for name in engine_names.split(",")]
     about = description(
         policy,
         intercepts,
@@ -83,12 +96,18 @@ def compare_command(
         disk,
         marks,
         filters,
+        seconds=seconds,
         apic=apic,
         cpus=cpus,
     )
     with progress() as tell:
         result = compare(
-            chosen, choices, about, lambda rom: tell(f"{chosen.name}, ROM {rom}"), tell.watch
+            chosen,
+            choices,
+            about,
+            lambda rom: tell(f"{chosen.name}, ROM {rom}"),
+            tell.watch,
+            engines,
         )
     if json_output:
         print_json(compare_to_json(result, calls=show_calls, models=models))
@@ -109,26 +128,43 @@ def compare_command(
 
 def print_comparison(result: Comparison) -> None:
     """The table, then the result in words."""
+    several = len(result.engines) > 1
+    engines = " and ".join(result.engines)
     stdout.print(
-        f"{result.guest}, policy {result.policy.name}, engine {result.baseline.engine}",
+        f"{result.guest}, policy {result.policy.name}, engine{'s' * several} {engines}",
         markup=False,
     )
-    table = plain_table("exits by reason", *(named.rom.name for named in result.runs))
+    titles = [
+        f"{run.run.engine} {run.rom.name}" if several else run.rom.name for run in result.runs
+    ]
+    table = plain_table("exits by reason", *titles)
     for reason in result.reasons:
         table.add_row(reason.value, *(_cell(named, reason) for named in result.runs))
     table.add_section()
     table.add_row("total", *(number(named.run.ledger.total) for named in result.runs))
-    table.add_row(
-        "saved",
-        "",
-        *(
-            f"{number(result.saving(named).saved)} ({percent(result.saving(named).percent)})"
-            for named in result.runs[1:]
-        ),
-    )
+    table.add_row("saved", *(_saved_cell(result, named) for named in result.runs))
     stdout.print(table)
-    for named in result.runs[1:]:
-        stdout.print(in_words(result, named), markup=False)
+    for named in result.runs:
+        if not _is_baseline(result, named):
+            stdout.print(in_words(result, named), markup=False)
+    for difference in engine_differences(result):
+        stdout.print(
+            f"ROM {difference.rom}, engine {difference.first} against {difference.second}:",
+            markup=False,
+        )
+        for line in explain(difference):
+            stdout.print(f"  {line}", markup=False)
+
+
+def _is_baseline(result: Comparison, named: NamedRun) -> bool:
+    return result.baseline_of(named) is named.run
+
+
+def _saved_cell(result: Comparison, named: NamedRun) -> str:
+    if _is_baseline(result, named):
+        return ""
+    saving = result.saving(named)
+    return f"{number(saving.saved)} ({percent(saving.percent)})"
 
 
 def _cell(named: NamedRun, reason: Reason) -> str:
@@ -141,6 +177,8 @@ def in_words(result: Comparison, named: NamedRun) -> str:
     saving = result.saving(named)
     base = result.runs[0].rom.name
     subject = f"ROM {named.rom.name}"
+    if len(result.engines) > 1:
+        subject = f"Engine {named.run.engine}: {subject}"
     if saving.saved > 0:
         text = (
             f"{subject} saved {number(saving.saved)} of {number(saving.before)} exits "
@@ -157,7 +195,7 @@ def in_words(result: Comparison, named: NamedRun) -> str:
         text = f"{subject} saved nothing against {base} and added nothing."
     else:
         text = f"{subject} saved nothing against {base} and added {number(-saving.saved)} exits."
-    if saving.saved <= 0 and not result.policy.shadow:
+    if saving.saved <= 0 and not named.run.policy.shadow:
         text += (
             " With hardware-assisted paging page tables cost no exits, so batching their updates"
             " has nothing to save."

@@ -17,6 +17,7 @@ from bench.views import STAT, FaultPages, View, by_address, by_instruction, by_p
 from vmirom.options import Size
 from vmirom.output import number, plain_table, stdout
 from vmm.core.errors import BadDescription
+from vmm.kvm_machine import KvmMachine
 from vmm.machine import Machine, Run
 from vmm.recording import ExitSink
 
@@ -158,9 +159,12 @@ class Observation:
 
 @contextmanager
 def observing(
-    machine: Machine, asked: Asked, about: dict[str, Any], symbols: SymbolMap
+    machine: Machine | KvmMachine, asked: Asked, about: dict[str, Any], symbols: SymbolMap
 ) -> Iterator[Observation]:
-    """Record what was asked for; `about` names guest, ROM and policy in the trace."""
+    """Record what was asked for; `about` names guest, ROM and policy in the trace.
+
+    Raises `BadDescription` for what engine kvm does not record.
+    """
     seen = Observation(asked, symbols)
     sinks: list[ExitSink] = []
     measures = asked.stat and not asked.models
@@ -168,6 +172,15 @@ def observing(
         sinks.append(seen.times)
     if "address" in asked.by:
         sinks.append(seen.pages)
+    if isinstance(machine, KvmMachine):
+        if sinks or asked.trace is not None:
+            machine.close()
+            raise BadDescription(
+                "engine kvm records no single exits: --trace, --by address and --stat without "
+                "--costs need engine unicorn"
+            )
+        yield seen
+        return
     if asked.trace is None:
         if sinks:
             machine.record(*sinks, timing=measures)

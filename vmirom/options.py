@@ -12,10 +12,19 @@ from rombuilder.rom import Visibility
 from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
 from vmm.core.policy import POLICIES, policy_named
 from vmm.core.vm import MOST_CPUS
+from vmm.engines import EngineName
 from vmm.filters import load_filter
 from vmm.machine import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, MachineDescription
 
-__all__ = ["Size", "as_json", "description", "machine_options", "queue_option", "visibility_option"]
+__all__ = [
+    "Size",
+    "as_json",
+    "description",
+    "engine_option",
+    "machine_options",
+    "queue_option",
+    "visibility_option",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -90,6 +99,12 @@ def machine_options(function: F) -> F:
             help="End the run after N guest instructions.",
         ),
         click.option(
+            "--seconds",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="S",
+            help="End the run after S seconds of this host's time.",
+        ),
+        click.option(
             "--append", type=_Text(), default="", metavar="TEXT", help="The guest's command line."
         ),
         click.option(
@@ -129,6 +144,17 @@ def machine_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def engine_option(function: F) -> F:
+    """What executes the guest."""
+    return click.option(
+        "--engine",
+        default=EngineName.UNICORN.value,
+        show_default=True,
+        metavar="NAME",
+        help="What executes the guest; see `vmirom engines`.",
+    )(function)
 
 
 def queue_option(function: F) -> F:
@@ -174,6 +200,7 @@ def description(
     marks: tuple[str, ...],
     filters: tuple[str, ...],
     *,
+    seconds: float | None = None,
     apic: bool = False,
     cpus: int = 1,
     check_shadow: bool = False,
@@ -192,6 +219,7 @@ def description(
         memory=memory,
         policy=policy_named(policy).adjusted(intercepts),
         max_instructions=max_instructions,
+        seconds=seconds,
         check_shadow=check_shadow,
         apic=apic,
         cpus=cpus,

@@ -13,7 +13,14 @@ from bench.symbols import SymbolMap, read_system_map
 from rombuilder.rom import Visibility
 from vmirom.estimates import chosen_models, costs_options
 from vmirom.observe import Asked, observe_options, observing
-from vmirom.options import as_json, description, machine_options, queue_option, visibility_option
+from vmirom.options import (
+    as_json,
+    description,
+    engine_option,
+    machine_options,
+    queue_option,
+    visibility_option,
+)
 from vmirom.output import (
     INTERRUPTED,
     Progress,
@@ -27,6 +34,8 @@ from vmirom.output import (
 from vmirom.typist import typing_on
 from vmm.core.errors import BadDescription
 from vmm.core.outcome import OutcomeKind
+from vmm.engines import create_machine, engine_named
+from vmm.kvm_machine import KvmMachine
 from vmm.machine import Machine, Run
 
 __all__ = ["run"]
@@ -50,6 +59,7 @@ __all__ = ["run"]
     metavar="none|identity|batching|FILE",
     help="The ROM in the machine.",
 )
+@engine_option
 @queue_option
 @visibility_option
 @machine_options
@@ -94,12 +104,14 @@ __all__ = ["run"]
 def run(
     guest: str,
     rom_name: str,
+    engine: str,
     queue: int,
     visibility: str,
     policy: str,
     intercepts: tuple[str, ...],
     memory: int,
     append: str,
+    seconds: float | None,
     max_instructions: int,
     initrd: Path | None,
     disk: Path | None,
@@ -145,15 +157,17 @@ def run(
         disk,
         marks,
         filters,
+        seconds=seconds,
         apic=apic,
         cpus=cpus,
         check_shadow=check_shadow,
     )
     with progress() as tell:
         tell(f"{chosen.name}, ROM {rom.name}")
-        machine = Machine(
+        machine = create_machine(
+            engine_named(engine),
             replace(about, guest=chosen.image, rom=rom.image),
-            echo=None if json_output or csv or interactive else tell.line,
+            None if json_output or csv or interactive else tell.line,
         )
         names = {"guest": chosen.name, "rom": rom.name, "policy": about.policy.name}
         with observing(machine, asked, names, symbols) as seen:
@@ -179,7 +193,7 @@ def run(
         seen.show(f"{chosen.name}, ROM {rom.name}", result)
     if result.outcome.kind is OutcomeKind.INTERRUPTED:
         sys.exit(INTERRUPTED)
-    if rom.image is not None and "vmi_init" not in result.calls:
+    if rom.image is not None and result.counts_instructions and "vmi_init" not in result.calls:
         stderr.print(f"vmirom: {chosen.name} has not taken the ROM", markup=False)
     if not result.outcome.ok:
         if not json_output and result.outcome.kind is not OutcomeKind.FAILED:
@@ -188,8 +202,11 @@ def run(
         sys.exit(1)
 
 
-def _interact(machine: Machine, tell: Progress, *, show: bool) -> Run:
+def _interact(machine: Machine | KvmMachine, tell: Progress, *, show: bool) -> Run:
     """Run with stdin on the guest's serial port."""
+    if not isinstance(machine, Machine):
+        machine.close()
+        raise BadDescription("-i needs engine unicorn, which knows when a guest waits for input")
     tell.quiet()
     with typing_on(machine, show=show) as typist:
 
@@ -213,8 +230,7 @@ def _print(
     result = named.run
     stdout.print(
         f"{guest}, ROM {named.rom.name}, policy {result.policy.name}, engine {result.engine}: "
-        f"{number(result.instructions)} instructions, {result.virtual_ns / 1e9:.6f} virtual "
-        f"seconds",
+        f"{_length(result)}",
         markup=False,
     )
     table = plain_table("exit reason", "exits", "light", "heavy")
@@ -254,6 +270,14 @@ def _print(
         stdout.print(
             f"shadow checked: {number(result.shadow_entries_checked)} entries, no disagreement"
         )
+
+
+def _length(result: Run) -> str:
+    """How long a run was, in what its engine measures."""
+    seconds = f"{result.virtual_ns / 1e9:.6f} virtual seconds"
+    if result.counts_instructions:
+        return f"{number(result.instructions)} instructions, {seconds}"
+    return seconds
 
 
 def _print_state(result: Run, symbols: SymbolMap) -> None:

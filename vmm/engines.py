@@ -1,5 +1,6 @@
 """The engines that there are, and what each can do on this host."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -8,8 +9,10 @@ from vmm.engine.ability import Ability
 from vmm.engine.kvm.device import Kvm, KvmUnavailable
 from vmm.engine.kvm.probe import probe
 from vmm.engine.unicorn import check_unicorn
+from vmm.kvm_machine import KvmMachine
+from vmm.machine import Machine, MachineDescription
 
-__all__ = ["EngineName", "EngineReport", "engine_named", "report_engines"]
+__all__ = ["EngineName", "EngineReport", "create_machine", "engine_named", "report_engines"]
 
 
 class EngineName(StrEnum):
@@ -27,6 +30,7 @@ _SUMMARIES = {
 _UNICORN_ABILITIES = (
     Ability("real_mode", available=False, detail="no more than the entries of option ROMs"),
     Ability("unpaged_32", available=True, detail="on shadow tables that map memory to itself"),
+    Ability("unpaged_interrupts", available=True, detail="delivered by the core"),
     Ability("paging_32", available=True, detail="on shadow tables"),
     Ability("paging_pae", available=True, detail="on shadow tables"),
     Ability("long_mode", available=False, detail="guests are 32-bit"),
@@ -61,6 +65,20 @@ def engine_named(name: str) -> EngineName:
     except ValueError:
         known = ", ".join(EngineName)
         raise BadDescription(f"engine {name!r}: expected one of {known}") from None
+
+
+def create_machine(
+    engine: EngineName,
+    description: MachineDescription,
+    echo: Callable[[str], None] | None = None,
+) -> Machine | KvmMachine:
+    """A machine on this engine, ready to run once; `echo` hears each line of the console.
+
+    Raises `BadDescription` for what cannot be used, `KvmUnavailable` among it.
+    """
+    if engine is EngineName.KVM:
+        return KvmMachine(description, echo)
+    return Machine(description, echo)
 
 
 def report_engines() -> list[EngineReport]:

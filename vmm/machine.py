@@ -1,7 +1,6 @@
 """A machine put together from a plain description."""
 
 import mmap
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,8 +43,19 @@ from vmm.firmware.romcheck import check_vmi_rom
 from vmm.pc import Pc
 from vmm.recording import ExitSink, Recording
 from vmm.result import PhaseRecorder, Run, collect, event_totals
+from vmm.timelimit import limited
 
-__all__ = ["DEFAULT_MAX_INSTRUCTIONS", "DEFAULT_MEMORY", "Machine", "MachineDescription", "Run"]
+__all__ = [
+    "DEFAULT_MAX_INSTRUCTIONS",
+    "DEFAULT_MEMORY",
+    "GDT",
+    "VGA_HOLE",
+    "Machine",
+    "MachineDescription",
+    "Run",
+    "check_memory",
+    "open_disk",
+]
 
 DEFAULT_MEMORY = 64 << 20
 LEAST_MEMORY = 4 << 20
@@ -53,10 +63,10 @@ MOST_MEMORY = 1 << 30
 DEFAULT_MAX_INSTRUCTIONS = 20_000_000_000
 
 _POOL_PAGES = 2048
-_GDT = GuestPhysical(0x1000)
-_VGA_HOLE = (0xA0000, 0xC0000)
-_FLAT_CODE = 0x00CF9B000000FFFF
-_FLAT_DATA = 0x00CF93000000FFFF
+GDT = GuestPhysical(0x1000)
+"""Where the first descriptors lie."""
+VGA_HOLE = (0xA0000, 0xC0000)
+"""No RAM from the first address to the second."""
 _RESERVED_FLAGS = 2
 
 
@@ -73,7 +83,8 @@ class MachineDescription:
     tables at each exit, which is slow. `apic` shows the guest its local APIC, which is
     hidden otherwise, an I/O APIC, and the tables that name them; `ioapic_process` lets the
     I/O APIC live in a process of its own. Of `cpus` virtual CPUs the first one starts the
-    guest; with more than one they have APICs in any case.
+    guest; with more than one they have APICs in any case. `seconds` of the host's
+    time, where given, end the run.
     """
 
     guest: bytes
@@ -92,6 +103,27 @@ class MachineDescription:
     apic: bool = False
     ioapic_process: bool = False
     cpus: int = 1
+    seconds: float | None = None
+
+
+def check_memory(about: MachineDescription) -> None:
+    """Raise `BadDescription` unless the memory is of a size that a machine can have."""
+    if about.memory % PAGE_SIZE or not LEAST_MEMORY <= about.memory <= MOST_MEMORY:
+        raise BadDescription(
+            f"memory of {about.memory} bytes: expected whole pages, "
+            f"{LEAST_MEMORY >> 20}M to {MOST_MEMORY >> 20}M"
+        )
+
+
+def open_disk(about: MachineDescription) -> BinaryIO | None:
+    """The disk image's file, for the caller to close; raises `BadDescription`."""
+    if about.disk is None:
+        return None
+    through = about.disk_writes is Writes.THROUGH
+    try:
+        return about.disk.open("r+b") if through else about.disk.open("rb")
+    except OSError as error:
+        raise BadDescription(f"disk {str(about.disk)!r}: {error.strerror}") from None
 
 
 @dataclass(slots=True)
@@ -126,11 +158,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         about = self.description
-        if about.memory % PAGE_SIZE or not LEAST_MEMORY <= about.memory <= MOST_MEMORY:
-            raise BadDescription(
-                f"memory of {about.memory} bytes: expected whole pages, "
-                f"{LEAST_MEMORY >> 20}M to {MOST_MEMORY >> 20}M"
-            )
+        check_memory(about)
         if not 1 <= about.cpus <= MOST_CPUS:
             raise BadDescription(f"{about.cpus} virtual CPUs: expected 1 to {MOST_CPUS}")
         plan = plan_guest(about.guest, about.memory, about.command_line, about.initrd)
@@ -140,9 +168,7 @@ class Machine:
         self.ram = mmap.mmap(-1, about.memory)
         self._pool = mmap.mmap(-1, _POOL_PAGES * PAGE_SIZE)
         self.memory = GuestMemory(self.ram)
-        self.memory.set_hole(
-            _VGA_HOLE[0] >> PAGE_SHIFT, (_VGA_HOLE[1] - _VGA_HOLE[0]) >> PAGE_SHIFT
-        )
+        self.memory.set_hole(VGA_HOLE[0] >> PAGE_SHIFT, (VGA_HOLE[1] - VGA_HOLE[0]) >> PAGE_SHIFT)
         ports = PortBus()
         self._make_vm(ports)
         has_apics = about.apic or about.cpus > 1
@@ -186,18 +212,8 @@ class Machine:
             apic.on_startup = processor.startup
 
     def _open_disk(self) -> DiskImage | None:
-        about = self.description
-        if about.disk is None:
-            return None
-        try:
-            self._disk = (
-                about.disk.open("r+b")
-                if about.disk_writes is Writes.THROUGH
-                else about.disk.open("rb")
-            )
-        except OSError as error:
-            raise BadDescription(f"disk {str(about.disk)!r}: {error.strerror}") from None
-        return DiskImage(self._disk, about.disk_writes)
+        self._disk = open_disk(self.description)
+        return None if self._disk is None else DiskImage(self._disk, self.description.disk_writes)
 
     def close(self) -> None:
         """Let go of the disk image's file, and of a device's process."""
@@ -279,11 +295,9 @@ class Machine:
             signature, _, _, features = self.vcpu.privileged.cpuid(1)
             tables = mp_tables(len(self.apics), signature, features)
             self.memory.load(tables.address, tables.data)
-        gdt = bytearray(max(plan.code, plan.data) + 8)
-        struct.pack_into("<Q", gdt, plan.code, _FLAT_CODE)
-        struct.pack_into("<Q", gdt, plan.data, _FLAT_DATA)
-        self.memory.load(_GDT, bytes(gdt))
-        self.engines[0].reset_segments(_GDT, len(gdt) - 1, plan.code, plan.data)
+        gdt = plan.descriptors()
+        self.memory.load(GDT, gdt)
+        self.engines[0].reset_segments(GDT, len(gdt) - 1, plan.code, plan.data)
         cpu = self.vcpu.cpu
         for register, value in plan.registers.items():
             cpu.set_reg(register, value)
@@ -337,8 +351,9 @@ class Machine:
             self.close()
 
     def _run(self, watch: Callable[[int], None] | None) -> Run:
+        about = self.description
         loop = RunLoop(self.vm, self.processors, self.timers, self.pc)
-        outcome = loop.run(self.description.max_instructions, watch)
+        outcome = loop.run(about.max_instructions, limited(watch, about.seconds))
         if self._recording is not None:
             self._recording.finish()
         return self.result(outcome)

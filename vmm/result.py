@@ -6,9 +6,11 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from vmi.calls import call_numbered
 from vmm.core.blocks import BlockMeter
+from vmm.core.counters import Counters
 from vmm.core.event import REASON_OF, Event
 from vmm.core.ledger import Ledger, Place, describe
 from vmm.core.outcome import Outcome
@@ -19,12 +21,14 @@ from vmm.filters.attach import AttachedFilter
 
 __all__ = [
     "CallUse",
+    "Counted",
     "Paravirt",
     "Phase",
     "PhaseRecorder",
     "Run",
     "VcpuShare",
     "collect",
+    "collect_foreign",
     "event_totals",
 ]
 
@@ -80,6 +84,8 @@ class Run:
 
     `registers` are those of the CPU that ran last; `latest` its last few events, exits or
     not, the last one last. `vcpus` has each CPU's share, the first one's first.
+    Without `counts_instructions` all numbers of instructions are 0, ROM calls are not seen,
+    and virtual time is the host's.
     """
 
     policy: Policy
@@ -102,6 +108,30 @@ class Run:
     filters: tuple[AttachedFilter, ...] = ()
     shadow_entries_checked: int = 0
     engine: str = "unicorn"
+    counts_instructions: bool = True
+
+
+class _Counting(Protocol):
+    @property
+    def counters(self) -> Counters: ...
+
+
+class Counted(Protocol):
+    """Whose counts a phase is cut from."""
+
+    @property
+    def vcpus(self) -> Sequence[_Counting]:
+        """The virtual CPUs."""
+        ...
+
+    @property
+    def instructions(self) -> int:
+        """Guest instructions so far."""
+        ...
+
+    def now(self) -> int:
+        """Virtual time in nanoseconds."""
+        ...
 
 
 class PhaseRecorder:
@@ -114,7 +144,7 @@ class PhaseRecorder:
         self._instructions = 0
         self._virtual_ns = 0
 
-    def line(self, text: str, policy: Policy, vm: Vm) -> None:
+    def line(self, text: str, policy: Policy, vm: Counted) -> None:
         """The console printed a line."""
         for mark in self._marks:
             if mark in text:
@@ -122,13 +152,13 @@ class PhaseRecorder:
                 self._cut(mark, policy, vm)
                 return
 
-    def finish(self, policy: Policy, vm: Vm) -> tuple[Phase, ...]:
+    def finish(self, policy: Policy, vm: Counted) -> tuple[Phase, ...]:
         """All phases, with the rest of the run as the last one; none without marks."""
         if self._phases:
             self._cut("the end", policy, vm)
         return tuple(self._phases)
 
-    def _cut(self, mark: str, policy: Policy, vm: Vm) -> None:
+    def _cut(self, mark: str, policy: Policy, vm: Counted) -> None:
         totals = event_totals(vm.vcpus)
         since = {
             event: (count - self._before(event)[0], heavy - self._before(event)[1])
@@ -151,7 +181,7 @@ class PhaseRecorder:
         return self._totals.get(event, (0, 0))
 
 
-def event_totals(vcpus: Sequence[Vcpu]) -> dict[Event, tuple[int, int]]:
+def event_totals(vcpus: Sequence[_Counting]) -> dict[Event, tuple[int, int]]:
     """{event: (all, of which heavy)} of all CPUs."""
     sums: dict[Event, tuple[int, int]] = {}
     for vcpu in vcpus:
@@ -161,7 +191,7 @@ def event_totals(vcpus: Sequence[Vcpu]) -> dict[Event, tuple[int, int]]:
     return sums
 
 
-def _ledger(policy: Policy, vcpus: Sequence[Vcpu]) -> Ledger:
+def _ledger(policy: Policy, vcpus: Sequence[_Counting]) -> Ledger:
     sums: Counter[tuple[Event, int, int]] = Counter()
     elsewhere = 0
     for vcpu in vcpus:
@@ -220,10 +250,7 @@ def collect(
         guest_sha256=hashlib.sha256(guest).hexdigest(),
         memory_crc=zlib.crc32(memory),
         registers=_registers(vm.current),
-        latest=tuple(
-            Place(REASON_OF[event], describe(event, qualifier) or event.name.lower(), eip, 1)
-            for event, qualifier, eip in vm.current.counters.recent()
-        ),
+        latest=_latest(vm.current.counters),
         vcpus=tuple(
             VcpuShare(vcpu.meter.instructions, vcpu.meter.own(), _ledger(policy, [vcpu]))
             for vcpu in vcpus
@@ -231,6 +258,58 @@ def collect(
         phases=phases,
         filters=filters,
         shadow_entries_checked=checked,
+    )
+
+
+def collect_foreign(
+    machine: Counted,
+    policy: Policy,
+    outcome: Outcome,
+    *,
+    engine: str,
+    engine_events: dict[str, int],
+    complaints: tuple[str, ...],
+    registers: dict[str, int],
+    guest: bytes,
+    rom: bytes | None,
+    memory: mmap.mmap,
+    console: str,
+    phases: tuple[Phase, ...],
+) -> Run:
+    """The counts of an engine that has a processor of its own and counts no instructions.
+
+    `engine_events` join those of the ledger; `registers` are those of the first CPU.
+    """
+    ledger = _ledger(policy, machine.vcpus)
+    ledger.engine_events |= engine_events
+    hypercalls = sum(vcpu.counters.total(Event.HYPERCALL) for vcpu in machine.vcpus)
+    return Run(
+        policy=policy,
+        outcome=outcome,
+        instructions=0,
+        rom_instructions=0,
+        virtual_ns=machine.now(),
+        ledger=ledger,
+        paravirt=Paravirt(0, 0, 0, 0, hypercalls),
+        calls={},
+        console=console,
+        complaints=complaints,
+        rom_sha256=None if rom is None else hashlib.sha256(rom).hexdigest(),
+        guest_sha256=hashlib.sha256(guest).hexdigest(),
+        memory_crc=zlib.crc32(memory),
+        registers=registers,
+        latest=_latest(machine.vcpus[0].counters),
+        vcpus=tuple(VcpuShare(0, machine.now(), _ledger(policy, [vcpu])) for vcpu in machine.vcpus),
+        phases=phases,
+        engine=engine,
+        counts_instructions=False,
+    )
+
+
+def _latest(counters: Counters) -> tuple[Place, ...]:
+    return tuple(
+        Place(REASON_OF[event], describe(event, qualifier) or event.name.lower(), eip, 1)
+        for event, qualifier, eip in counters.recent()
     )
 
 

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 
-from rombuilder.guest import KERNEL_BASE, GuestImage, build_guest, guest_names, guest_summary
+from rombuilder.guest import GuestImage, build_guest, guest_names, guest_summary
 from rombuilder.rom import Calls, Flavour, build_rom
 from vmi.calls import call_numbered
 from vmm.core.outcome import OutcomeKind
@@ -80,7 +80,7 @@ def test_multiboot_header(guest: str) -> None:
 @pytest.mark.parametrize("guest", GUESTS)
 def test_sites_have_room_for_a_call(guest: str) -> None:
     built = image(guest)
-    base = built.load_address + KERNEL_BASE
+    base = built.load_address + built.kernel_base
     start = built.symbols.get("vmi_sites")
     end = built.symbols.get("vmi_sites_end")
     assert start is not None
@@ -94,7 +94,9 @@ def test_sites_have_room_for_a_call(guest: str) -> None:
         assert first >= last, "sites overlap"
         last = behind
         calls.add(call_numbered(number).name)
-    assert {"SetPxE", "SetCR3", "AllocatePage", "IRET"} <= calls
+    paging = {"SetPxE", "SetCR3", "AllocatePage"}
+    assert "IRET" in calls
+    assert paging <= calls if built.kernel_base else not paging & calls
 
 
 @pytest.mark.parametrize("guest", GUESTS)
@@ -123,7 +125,7 @@ def test_batching_under_the_checker(guest: str, queue: int) -> None:
 def test_batching_leaves_no_page_table_write_to_trap(guest: str) -> None:
     native = run(guest, None)
     batching = run(guest, rom("batching"))
-    assert exits(batching)["pte_write"] <= min(1, exits(native)["pte_write"])
+    assert exits(batching).get("pte_write", 0) <= min(1, exits(native).get("pte_write", 0))
 
 
 def test_the_probe_makes_its_calls_through_the_rom() -> None:

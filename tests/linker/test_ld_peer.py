@@ -20,7 +20,7 @@ from linker.objects import (
     Symbol,
 )
 from linker.script_parser import parse_script
-from rombuilder.guest import build_guest, guest_names, guest_object
+from rombuilder.guest import build_guest, guest_layout, guest_names, guest_object
 from rombuilder.rom import Calls, Flavour, build_rom, rom_objects
 from rombuilder.sources import guests_dir, rom_dir
 
@@ -191,5 +191,5 @@ def test_the_shipped_roms(tmp_path: Path, flavour: Flavour, calls: Calls) -> Non
 @pytest.mark.parametrize("name", guest_names())
 def test_the_guests(tmp_path: Path, name: str) -> None:
     objects = [guest_object(name)]
-    image = same(tmp_path, objects, (guests_dir() / "guest.ld").read_text())
+    image = same(tmp_path, objects, guest_layout(guests_dir() / f"{name}.S").read_text())
     assert image.data == build_guest(name).data

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rombuilder.guest import build_guest, guest_names
+from rombuilder.guest import build_guest, guest_layout, guest_names
 from rombuilder.rom import Calls, Flavour, Visibility, build_rom
 from rombuilder.sources import guests_dir, rom_dir
 from vmi.queue import DEFAULT_CAPACITY
@@ -62,7 +62,6 @@ def test_rom(tmp_path: Path, flavour: Flavour, visibility: Visibility, calls: Ca
 @pytest.mark.parametrize("guest", guest_names())
 def test_guest(tmp_path: Path, guest: str) -> None:
     folder = guests_dir()
-    gnu = gnu_build(
-        tmp_path, [folder / f"{guest}.S"], folder / "guest.ld", assembler_symbols(), folder
-    )
+    source = folder / f"{guest}.S"
+    gnu = gnu_build(tmp_path, [source], guest_layout(source), assembler_symbols(), folder)
     assert gnu == build_guest(guest).data

@@ -6,9 +6,9 @@ import pytest
 from rombuilder import guest as guest_module
 from rombuilder.errors import BuildError
 from rombuilder.guest import (
-    KERNEL_BASE,
     UnknownGuestError,
     build_guest,
+    guest_layout,
     guest_names,
     guest_summary,
 )
@@ -27,7 +27,7 @@ def test_multiboot_header_tells_where_things_are(name: str) -> None:
     assert load == guest.load_address == 0x100000
     assert header == load + offset
     assert load_end == load + len(guest.data)
-    assert bss_end == guest.symbols["__image_bss_end"] - KERNEL_BASE
+    assert bss_end == guest.symbols["__image_bss_end"] - guest.kernel_base
     assert load <= entry < load_end
 
 
@@ -67,3 +67,18 @@ def test_missing_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     packaged.mkdir(parents=True)
     (tmp_path / "guests").mkdir()
     assert guest_module.guests_dir() == packaged
+
+
+def test_a_layout_that_there_is_not(tmp_path: Path) -> None:
+    source = tmp_path / "odd.S"
+    source.write_text("# summary: odd\n# layout: odd.ld\nstart: ret\n")
+    with pytest.raises(
+        BuildError, match=r"odd.S: layout 'odd.ld', expected one of guest.ld, flat.ld"
+    ):
+        guest_layout(source)
+
+
+def test_an_unpaged_guest_is_linked_where_it_is_loaded() -> None:
+    guest = build_guest("portstorm")
+    assert guest.kernel_base == 0
+    assert guest.symbols["__image_bss_end"] > guest.load_address == 0x100000

@@ -10,16 +10,13 @@ import cython
 from vmi.queue import (
     DRAINED,
     FAULT_PAGE_VALID,
-    HEADER_SIZE,
-    MAGIC,
-    MAX_CAPACITY,
     NO_FAULT_PAGE,
     HeaderField,
     RecordKind,
 )
-from vmm.core.errors import GuestError
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
+from vmm.core.queueregion import QueueRefused, check_region
 from vmm.core.shadow import ShadowMmu
 
 COUNT_OFFSET = cython.declare(cython.uint, HeaderField.COUNT)
@@ -32,10 +29,6 @@ NO_FAULT = cython.declare(cython.uint, NO_FAULT_PAGE)
 FAULT_VALID = cython.declare(cython.uint, FAULT_PAGE_VALID)
 NO_PAGE = cython.declare(cython.uint, 0xFFFFFFFF)
 DRAINED_SLOT = cython.declare(cython.uint, DRAINED)
-
-
-class QueueRefused(GuestError):
-    """The ROM handed over something that cannot be a queue; the run goes on without one."""
 
 
 @cython.final
@@ -79,36 +72,15 @@ class BatchQueue:
         the region is not page-aligned room inside the ROM image or the header is
         not one.
         """
-        start = self.locate(address)
-        if start & 3:
-            raise QueueRefused(f"queue header at {start:#x} is not a multiple of 4")
-        if not self.image_start <= start <= self.image_end - HEADER_SIZE:
-            raise QueueRefused(
-                f"queue header at guest-physical {start:#x} is outside the ROM image "
-                f"at {self.image_start:#x}-{self.image_end:#x}"
-            )
-        magic = self.memory.read32(start + HeaderField.MAGIC)
-        if magic != MAGIC:
-            raise QueueRefused(f"queue header starts with {magic:#010x}, expected {MAGIC:#010x}")
-        capacity = self.memory.read32(start + HeaderField.CAPACITY)
-        if not 1 <= capacity <= MAX_CAPACITY:
-            raise QueueRefused(f"queue capacity {capacity}, expected 1 to {MAX_CAPACITY}")
-        size = self.memory.read32(start + HeaderField.REGION_SIZE)
-        if size < HEADER_SIZE + 4 * capacity:
-            raise QueueRefused(f"queue region of {size} bytes cannot hold {capacity} records")
-        first = start >> 12
-        last = (start + size - 1) >> 12
-        if first << 12 < self.image_start or (last + 1) << 12 > self.image_end:
-            raise QueueRefused(
-                f"the pages of the queue region {start:#x}-{start + size:#x} reach beyond the "
-                f"ROM image at {self.image_start:#x}-{self.image_end:#x}"
-            )
-        for page in range(1, last - first + 1):
-            if self.locate(address + 4096 * page) != start + 4096 * page:
-                raise QueueRefused(f"the queue region at {address:#x} is not physically contiguous")
-        self.memory.set_protected(first, last - first + 1, False)
-        self.header = start
-        self.capacity = capacity
+        region = check_region(
+            self.memory,
+            lambda virtual: int(self.paging.translate(virtual, False, False)),
+            address,
+            (int(self.image_start), int(self.image_end)),
+        )
+        self.memory.set_protected(region.first_frame, region.frames, False)
+        self.header = region.header
+        self.capacity = region.capacity
         self.attached = True
 
     def location(self):

@@ -10,12 +10,13 @@ from vmi.apstate import AP_STATE_SIZE, START_WORDS, ApState
 from vmi.clock import ALARM_WORDS, AlarmRequest, alarm_of
 from vmi.doorbell import Doorbell, Feature
 from vmm.core.apstart import check_start
-from vmm.core.batch import BatchQueue, QueueRefused
+from vmm.core.batch import BatchQueue
 from vmm.core.counters import Counters
 from vmm.core.cpustate import CpuState
 from vmm.core.event import Event
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
+from vmm.core.queueregion import QueueRefused
 from vmm.core.shadow import ShadowMmu
 
 HYPERCALL = cython.declare(cython.uint, Event.HYPERCALL)

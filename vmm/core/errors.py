@@ -5,6 +5,7 @@ __all__ = [
     "EngineFailure",
     "GuestError",
     "StaleFetch",
+    "TimeUp",
     "TripleFault",
     "Unsupported",
     "VmmError",
@@ -21,6 +22,10 @@ class BadDescription(VmmError, ValueError):
 
 class EngineFailure(VmmError):
     """The engine is not what the monitor was built for, or stopped without a reason."""
+
+
+class TimeUp(VmmError):
+    """The run has taken as long as it may."""
 
 
 class GuestError(VmmError):

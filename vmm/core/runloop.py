@@ -12,7 +12,7 @@ sees time pass as a guest on a busy host does.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from vmm.core.errors import EngineFailure, TripleFault, Unsupported
+from vmm.core.errors import EngineFailure, TimeUp, TripleFault, Unsupported
 from vmm.core.event import Event
 from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.processor import Activity, Processor
@@ -77,6 +77,8 @@ class RunLoop:
                     return outcome
         except KeyboardInterrupt:
             return Outcome(OutcomeKind.INTERRUPTED, "stopped by the user")
+        except TimeUp as limit:
+            return Outcome(OutcomeKind.LIMIT, str(limit))
         except TripleFault as fault:
             return Outcome(OutcomeKind.TRIPLE_FAULT, str(fault))
         except Unsupported as missing:

@@ -7,6 +7,7 @@ __all__ = ["ABILITIES", "Ability"]
 ABILITIES = {
     "real_mode": "16-bit real mode: firmware and option ROMs",
     "unpaged_32": "32-bit protected mode without paging",
+    "unpaged_interrupts": "interrupts and IRET there",
     "paging_32": "32-bit paging, as i386 kernels use it",
     "paging_pae": "32-bit paging with physical address extension",
     "long_mode": "paging in long mode",

@@ -8,7 +8,7 @@ go through the vector table at address 0.
 import ctypes
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from unicorn import Uc, UcError
 from unicorn import unicorn_const as const
@@ -17,7 +17,10 @@ from unicorn import x86_const as x86
 from vmm.core.bus import PortBus
 from vmm.core.errors import BadDescription
 
-__all__ = ["call_far"]
+__all__ = ["FarCall", "call_far"]
+
+FarCall = Callable[[mmap.mmap, PortBus, int, int, Mapping[str, int]], int]
+"""What `call_far` is; an engine that has real mode brings its own."""
 
 _LIMIT = 1_000_000
 _INTERRUPT_LIMIT = 10_000

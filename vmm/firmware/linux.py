@@ -67,6 +67,7 @@ def plan_linux(
         _CODE,
         _DATA,
         {_ESI: BOOT_PARAMS, _ESP: _STACK},
+        pages=True,
     )
 
 

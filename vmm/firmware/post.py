@@ -14,7 +14,7 @@ from vmm.core.bus import PortBus
 from vmm.core.errors import BadDescription
 from vmm.core.memory import GuestMemory
 from vmm.devices.pci import CONFIG_ADDRESS, CONFIG_DATA, PciHost
-from vmm.engine.realmode import call_far
+from vmm.engine.realmode import FarCall, call_far
 from vmm.firmware.romcheck import check_option_rom
 from vmm.firmware.services import install_services
 
@@ -66,12 +66,13 @@ def power_on_self_test(
     ports: PortBus,
     pci: PciHost,
     first_rom: int = ROM_AREA_START,
+    far_call: FarCall = call_far,
 ) -> list[ShadowedRom]:
     """Shadow every option ROM from `first_rom` up, then write-protect the area.
 
     `first_rom` is a guest-physical address, a multiple of 2 KiB; elsewhere than at
-    0xC0000 it stands for ROMs that came first. Raises `BadDescription` for a ROM
-    that firmware would not take, or that does not fit.
+    0xC0000 it stands for ROMs that came first. `far_call` runs their entries. Raises
+    `BadDescription` for a ROM that firmware would not take, or that does not fit.
     """
     if first_rom % _ALIGNMENT or not ROM_AREA_START <= first_rom < ROM_AREA_END:
         raise BadDescription(
@@ -96,7 +97,7 @@ def power_on_self_test(
                 f"ROM of {header.size} bytes does not fit between {slot:#x} and {ROM_AREA_END:#x}"
             )
         memory.load(slot, image[: header.size])
-        call_far(
+        far_call(
             ram,
             ports,
             slot >> 4,

@@ -12,9 +12,20 @@ from typing import Self
 from vmm.core.errors import BadDescription, EngineFailure
 from vmm.engine.kvm.uapi import API_VERSION, Capability, EnableCap, Ioctl, RunArea
 
-__all__ = ["DEVICE", "Kvm", "KvmRefused", "KvmUnavailable", "KvmVm", "VcpuDescriptor"]
+__all__ = [
+    "DEVICE",
+    "IOAPIC_PINS",
+    "Kvm",
+    "KvmRefused",
+    "KvmUnavailable",
+    "KvmVm",
+    "VcpuDescriptor",
+]
 
 DEVICE = Path("/dev/kvm")
+
+IOAPIC_PINS = 24
+"""Of the IOAPIC that userspace has beside local APICs in the kernel."""
 
 _TSS_ADDRESS = 0x7FFBD000
 """Three pages that Intel processors without unrestricted guest mode need for real mode, between
@@ -112,13 +123,16 @@ class Kvm(_Descriptor):
 
 
 class KvmVm(_Descriptor):
-    """One virtual machine."""
+    """One virtual machine; with `local_apic` the kernel has a local APIC for each vCPU."""
 
-    def __init__(self, kvm: Kvm) -> None:
+    def __init__(self, kvm: Kvm, *, local_apic: bool = False) -> None:
         super().__init__(kvm.ioctl(Ioctl.CREATE_VM))
         self._run_size = kvm.ioctl(Ioctl.GET_VCPU_MMAP_SIZE)
         if self.capability(Capability.SET_TSS_ADDR):
             self.ioctl(Ioctl.SET_TSS_ADDR, _TSS_ADDRESS)
+        if local_apic:
+            # Before the first vCPU is made, or not at all.
+            self.enable(Capability.SPLIT_IRQCHIP, IOAPIC_PINS)
 
     def enable(self, capability: Capability, argument: int = 0) -> None:
         """KVM_ENABLE_CAP with one argument."""

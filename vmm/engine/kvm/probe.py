@@ -13,7 +13,7 @@ from mmap import mmap
 
 from vmm.core.errors import VmmError
 from vmm.engine.ability import Ability
-from vmm.engine.kvm.device import Kvm, KvmRefused
+from vmm.engine.kvm.device import IOAPIC_PINS, Kvm, KvmRefused
 from vmm.engine.kvm.modes import flat_protected, real_mode
 from vmm.engine.kvm.registers import REGISTER_IDS
 from vmm.engine.kvm.slots import Slot, SlotTable
@@ -31,7 +31,6 @@ _TABLES = 0x2000
 _ROM = 0x100000
 _MAGIC = 0x56494D56
 _PATIENCE_NS = 2_000_000_000
-_SPLIT_PINS = 24
 
 _OPEN = 0x63
 """Present, writable, accessed, dirty."""
@@ -58,6 +57,20 @@ _REAL = (
 )  # fmt: skip
 
 
+_GDT, _IDT, _STACK = 0x7000, 0x7800, 0x9000
+_VECTOR = 0x20
+_HANDLER = 0x1800
+_DESCRIPTORS = struct.pack("<3Q", 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF)
+_GATE = struct.pack("<HHHH", _HANDLER, 8, 0x8E00, 0)
+_INTERRUPT = (
+    b"\x0f\x01\x15" + struct.pack("<I", _GDT - 8)  # lgdt
+    + b"\x0f\x01\x1d" + struct.pack("<I", _IDT - 8)  # lidt
+    + b"\xbc" + struct.pack("<I", _STACK)  # mov $stack, %esp
+    + b"\xcd" + bytes([_VECTOR])  # int: IRET comes back to the store
+    + _store(_RESULT)
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class _Program:
     """Code to run at `_CODE`, in real mode or flat, with `levels` of tables below the root."""
@@ -72,6 +85,7 @@ class _Program:
 _PROGRAMS = (
     _Program("real_mode", _REAL, real=True),
     _Program("unpaged_32", _store(_RESULT)),
+    _Program("unpaged_interrupts", _INTERRUPT),
     _Program(
         "paging_32",
         _SET_CR3 + _SET_PG + _store(_ALIAS + _RESULT),
@@ -123,6 +137,14 @@ def _try(kvm: Kvm, program: _Program) -> Ability:
     """Run a program in a machine of its own."""
     memory = mmap(-1, _MEMORY)
     memory[_CODE : _CODE + len(program.code)] = program.code
+    for at, data in (
+        (_GDT - 8, struct.pack("<HI", len(_DESCRIPTORS) - 1, _GDT)),
+        (_GDT, _DESCRIPTORS),
+        (_IDT - 8, struct.pack("<HI", 0x7FF, _IDT)),
+        (_IDT + 8 * _VECTOR, _GATE),
+        (_HANDLER, b"\xcf"),
+    ):
+        memory[at : at + len(data)] = data
     if program.levels:
         tables = _tables(program)
         memory[_TABLES : _TABLES + len(tables)] = tables
@@ -185,7 +207,7 @@ def _split_irqchip(kvm: Kvm) -> Ability:
             if not vm.capability(Capability.SPLIT_IRQCHIP):
                 text = "the kernel does not offer KVM_CAP_SPLIT_IRQCHIP"
                 return Ability(_SPLIT_IRQCHIP, available=False, detail=text)
-            vm.enable(Capability.SPLIT_IRQCHIP, _SPLIT_PINS)
+            vm.enable(Capability.SPLIT_IRQCHIP, IOAPIC_PINS)
     except KvmRefused as refusal:
         return Ability(_SPLIT_IRQCHIP, available=False, detail=str(refusal))
-    return Ability(_SPLIT_IRQCHIP, available=True, detail=f"{_SPLIT_PINS} pins")
+    return Ability(_SPLIT_IRQCHIP, available=True, detail=f"an IOAPIC of {IOAPIC_PINS} pins")

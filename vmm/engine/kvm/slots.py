@@ -70,6 +70,17 @@ class SlotTable:
             self._change(before)
             raise
 
+    def renew(self, address: int) -> None:
+        """Drop and make again the slot that holds an address.
+
+        The kernel then forgets all that it has derived from the slot: where it shadows page
+        tables itself, it does not see what we store into one.
+        """
+        for slot, number in self._numbers.items():
+            if slot.address <= address < slot.end:
+                self._tell(number, slot, 0)
+                self._tell(number, slot, slot.size)
+
     def _check(self, slots: Sequence[Slot]) -> None:
         if len(slots) > self._most:
             raise BadDescription(f"{len(slots)} memory slots: this host has {self._most}")

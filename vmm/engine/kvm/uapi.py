@@ -40,6 +40,7 @@ __all__ = [
     "StatsDescriptor",
     "StatsHeader",
     "SyncRegs",
+    "Translation",
 ]
 
 API_VERSION = 12
@@ -154,6 +155,19 @@ class EnableCap(Structure):
         ("flags", c_uint32),
         ("args", c_uint64 * 4),
         ("pad", c_uint8 * 64),
+    ]
+
+
+class Translation(Structure):
+    """struct kvm_translation: a linear address and where the guest's tables lead it."""
+
+    _fields_ = [
+        ("linear_address", c_uint64),
+        ("physical_address", c_uint64),
+        ("valid", c_uint8),
+        ("writeable", c_uint8),
+        ("usermode", c_uint8),
+        ("pad", c_uint8 * 5),
     ]
 
 
@@ -393,6 +407,7 @@ class Ioctl(IntEnum):
     SET_REGS = _sized(_WRITE, 0x82, Regs, 0x4090AE82)
     GET_SREGS = _sized(_READ, 0x83, Sregs, 0x8138AE83)
     SET_SREGS = _sized(_WRITE, 0x84, Sregs, 0x4138AE84)
+    TRANSLATE = _sized(_READ | _WRITE, 0x85, Translation, 0xC018AE85)
     INTERRUPT = _sized(_WRITE, 0x86, Interrupt, 0x4004AE86)
     GET_MSRS = _sized(_READ | _WRITE, 0x88, MsrList, 0xC008AE88)
     SET_MSRS = _sized(_WRITE, 0x89, MsrList, 0x4008AE89)

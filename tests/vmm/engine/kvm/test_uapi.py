@@ -23,6 +23,7 @@ LAYOUTS = {
     "kvm_mp_state": uapi.MpState,
     "kvm_enable_cap": uapi.EnableCap,
     "kvm_one_reg": uapi.OneReg,
+    "kvm_translation": uapi.Translation,
     "kvm_msr_entry": uapi.MsrEntry,
     "kvm_msrs": uapi.MsrList,
     "kvm_cpuid_entry2": uapi.CpuidEntry,
