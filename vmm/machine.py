@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vmi.address import PAGE_SHIFT, PAGE_SIZE, GuestPhysical
+from vmi.apstate import ApState
 from vmi.clock import Wiring
 from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmm.core.apicbus import ApicBus
@@ -197,19 +198,7 @@ class Machine:
                     vcpu.queue.allow(rom.address, rom.address + rom.size)
                     vcpu.meter.watch_rom(rom.address, rom.address + rom.size)
         self._start(plan)
-        self.processors = [
-            Processor(
-                vcpu,
-                engine,
-                self.apics[vcpu.index] if self.apics else self._external,
-                Activity.WAITING if vcpu.index else Activity.RUNNING,
-            )
-            for vcpu, engine in zip(self.vm.vcpus, self.engines, strict=True)
-        ]
-        for processor, apic in zip(self.processors, self.apics, strict=False):
-            apic.on_nmi = processor.raise_nmi
-            apic.on_init = partial(self._reset_by_init, processor, apic)
-            apic.on_startup = processor.startup
+        self._make_processors()
 
     def _open_disk(self) -> DiskImage | None:
         self._disk = open_disk(self.description)
@@ -287,6 +276,25 @@ class Machine:
                 clock.wire(Wiring.LVTT, self.apics[vcpu.index].timer_alarm)
             vcpu.doorbell.serve_clock(clock)
 
+    def _make_processors(self) -> None:
+        """The CPUs as the run loop sees them; start-up reaches the others by their APICs."""
+        self.processors = [
+            Processor(
+                vcpu,
+                engine,
+                self.apics[vcpu.index] if self.apics else self._external,
+                Activity.WAITING if vcpu.index else Activity.RUNNING,
+            )
+            for vcpu, engine in zip(self.vm.vcpus, self.engines, strict=True)
+        ]
+        if self.description.cpus > 1:
+            for vcpu in self.vm.vcpus:
+                vcpu.doorbell.serve_start(self._start_ap)
+        for processor, apic in zip(self.processors, self.apics, strict=False):
+            apic.on_nmi = processor.raise_nmi
+            apic.on_init = partial(self._reset_by_init, processor, apic)
+            apic.on_startup = processor.startup
+
     def _start(self, plan: BootPlan) -> None:
         """Carry out a boot plan: memory, descriptors, registers."""
         for segment in plan.segments:
@@ -325,6 +333,14 @@ class Machine:
         """A CPU's interrupt line changed while the guest was out of the engine."""
         vcpu.irq_pending = level
         vcpu.window_wanted = level and not vcpu.can_interrupt_now()
+
+    def _start_ap(self, apic_id: int, state: ApState) -> None:
+        """SetInitialAPState."""
+        for processor, apic in zip(self.processors, self.apics, strict=True):
+            if apic.initial_id == apic_id:
+                processor.start_in(state)
+                return
+        raise ValueError(f"there is no processor with APIC ID {apic_id}")
 
     @staticmethod
     def _reset_by_init(processor: Processor, apic: LocalApic) -> None:

@@ -2,6 +2,7 @@
 
 The kernel is not part of the project: VMI_KERNEL names a bzImage with CONFIG_VMI (2.6.21
 to 2.6.36) and VMI_INITRD an initial RAM disk whose init prints WORKLOAD DONE and reboots.
+VMI_SMP_KERNEL names one that was built for several processors.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from vmm.core.policy import POLICIES, policy_named
 from vmm.machine import Machine, MachineDescription, Run
 
 KERNEL, INITRD = os.environ.get("VMI_KERNEL", ""), os.environ.get("VMI_INITRD", "")
+SMP_KERNEL = os.environ.get("VMI_SMP_KERNEL", "")
 END = "WORKLOAD DONE"
 MMU = (
     Reason.PTE_WRITE,
@@ -39,19 +41,20 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def boot(rom: str, policy: str = POLICIES[0].name) -> Run:
-    return boot_rom(load_rom(rom).image, policy)
+def boot(rom: str, policy: str = POLICIES[0].name, cpus: int = 1) -> Run:
+    return boot_rom(load_rom(rom).image, policy, cpus)
 
 
-def boot_rom(image: bytes | None, policy: str = POLICIES[0].name) -> Run:
+def boot_rom(image: bytes | None, policy: str = POLICIES[0].name, cpus: int = 1) -> Run:
     return Machine(
         MachineDescription(
-            Path(KERNEL).read_bytes(),
+            Path(KERNEL if cpus == 1 else SMP_KERNEL).read_bytes(),
             rom=image,
             command_line="console=ttyS0 panic=1",
             initrd=Path(INITRD).read_bytes(),
             marks=(END,),
             policy=policy_named(policy),
+            cpus=cpus,
         )
     ).run()
 
@@ -123,3 +126,27 @@ def test_batching_saves_against_the_stronger_baseline_too() -> None:
 @pytest.mark.parametrize("rom", ["none", "batching"])
 def test_two_boots_are_equal(rom: str) -> None:
     assert boot(rom) == first_boot(rom)
+
+
+smp_kernel = pytest.mark.skipif(
+    not SMP_KERNEL,
+    reason="VMI_SMP_KERNEL is not set: it names a Linux kernel with CONFIG_VMI and CONFIG_SMP",
+)
+
+
+@smp_kernel
+@pytest.mark.parametrize("rom", ["none", "identity", "batching"])
+@pytest.mark.parametrize("cpus", [2, 4])
+def test_linux_on_several_cpus_reaches_the_end_of_its_workload(rom: str, cpus: int) -> None:
+    run = first_boot(rom, cpus=cpus)
+    assert run.outcome.kind is OutcomeKind.REBOOT, (run.outcome, run.console[-2000:])
+    assert f"Brought up {cpus} CPUs" in run.console
+    assert not run.complaints
+    assert workload(run) == workload(first_boot("none", cpus=2))
+    assert all(share.ledger.by_reason[Reason.PAGE_FAULT].count for share in run.vcpus)
+
+
+@smp_kernel
+@pytest.mark.parametrize("rom", ["none", "batching"])
+def test_two_boots_on_several_cpus_are_equal(rom: str) -> None:
+    assert boot(rom, cpus=2) == first_boot(rom, cpus=2)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from vmi.apstate import ApState
 from vmm.core.errors import BadDescription
 from vmm.core.event import Event, Reason
 from vmm.core.outcome import OutcomeKind
@@ -234,3 +235,56 @@ ap:
     run = passed(machine)
     assert run.vcpus[1].ledger.by_reason[Reason.PTE_WRITE].count == 1
     assert Event.PTE_WRITE not in machine.vm.vcpus[0].counters.totals()
+
+
+STATE = {"cr0": 0x80010011, "cr3": 0x10C000, "ebx": 0x1234, "esp": 0x190000, "edi": 7}
+SEGMENTS = {"cs": 8, "ss": 16, "ds": 16, "es": 16}
+
+
+def begin_in_state(smp: Smp, **about: int) -> Run:
+    """The second CPU begins in a state, and the guest ends with EBX, EDI and CR3 in order."""
+    machine = smp(
+        """
+start:
+	PAGING
+1:	pause
+	cmpl $1, 0x200000
+	jne 1b
+	FINISH 0
+ap_start:
+	cmp $0x1234, %ebx
+	jne 2f
+	cmp $7, %edi
+	jne 2f
+	mov %cr3, %eax
+	cmp $DIRECTORY, %eax
+	jne 2f
+	push %ebx
+	pop %eax
+	movl $1, 0x200000
+2:	hlt
+	jmp 2b
+""",
+        2,
+        max_instructions=1_000_000,
+    )
+    jump = machine.memory.read(TRAMPOLINE, 64).index(b"\x66\xea")
+    entry = int.from_bytes(machine.memory.read(TRAMPOLINE + jump + 2, 4), "little")
+    known = STATE | SEGMENTS | {"eip": entry, "gdtr_base": 0x108000, "gdtr_limit": 47} | about
+    machine.processors[1].start_in(ApState(**known))
+    return machine.run()
+
+
+def test_a_cpu_begins_in_the_state_it_was_given(smp: Smp) -> None:
+    assert begin_in_state(smp).outcome.kind is OutcomeKind.PASSED
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cs": 16}, {"ss": 8}, {"ds": 0x28}, {"gdtr_base": 0x700000}, {"ldtr": 8}]
+)
+def test_a_state_with_segments_that_cannot_be_loaded_shuts_down(
+    smp: Smp, wrong: dict[str, int]
+) -> None:
+    run = begin_in_state(smp, **wrong)
+    assert run.outcome.kind is OutcomeKind.TRIPLE_FAULT, run
+    assert "CPU 1 cannot start" in run.outcome.detail

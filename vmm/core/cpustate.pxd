@@ -40,10 +40,11 @@ cdef class CpuState:
     cpdef unsigned int limit(self, unsigned int segment) except? 0xFFFFFFFF
     cpdef unsigned int attributes(self, unsigned int segment) except? 0xFFFFFFFF
     cpdef int load_segment(self, unsigned int segment, unsigned int selector, unsigned int low, unsigned int high) except -1
+    cpdef int load_table(self, unsigned int table, unsigned int base, unsigned int limit) except -1
     cpdef int load_real_segment(self, unsigned int segment, unsigned int selector) except -1
     cpdef bint code_is_wide(self) noexcept
     cdef bint enter_kernel(self) except? True
-    cdef int enter_ring(self, unsigned int ring) except -1
+    cpdef int enter_ring(self, unsigned int ring) except -1
     cdef unsigned int error_code(self) except? 0xFFFFFFFF
     cdef unsigned int fault_address(self) except? 0xFFFFFFFF
     cpdef unsigned int cr2(self) except? 0xFFFFFFFF

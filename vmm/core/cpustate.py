@@ -179,6 +179,12 @@ class CpuState:
         self.quads[SEGMENT_QUAD + 3 * segment] = (selector & 0xFFFF) << 4
         return 0
 
+    def load_table(self, table: cython.uint, base: cython.uint, limit: cython.uint) -> cython.int:
+        """Load GDTR (8) or IDTR (9)."""
+        self.quads[SEGMENT_QUAD + 3 * table] = base
+        self.words[SEGMENT_WORD + 6 * table + 4] = limit
+        return 0
+
     def initialise(self, page):
         """Segments, general registers and EFLAGS after INIT, at real-mode page number `page`.
 

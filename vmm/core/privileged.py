@@ -113,6 +113,16 @@ class PrivilegedRegisters:
         self.paging.cr3 = self.paging.cr4 = 0
         self.power_on()
 
+    def begin_with(self, cr0, cr3, cr4, efer):
+        """The control registers of a CPU that begins in protected mode."""
+        self.msrs[MSR_EXTENDED_FEATURES] = efer
+        self.paging.no_execute = bool(efer & EFER_NXE)
+        self.paging.cr0 = cr0 | CR0_ET
+        self.paging.cr3 = cr3
+        self.paging.cr4 = cr4
+        self.power_on()
+        self.cpu.write_cr4((cr4 & CR4_SSE) | CR4_PAE)
+
     def control_register(self, eip: cython.uint, write: cython.bint) -> cython.int:
         """MOV to or from CR0, CR3, CR4; CLTS, LMSW and SMSW arrive here too."""
         cpu: CpuState = self.cpu

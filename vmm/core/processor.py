@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+from vmi.apstate import ApState
+from vmm.core.apstart import begin_in
 from vmm.core.bus import InterruptController
 from vmm.core.stop import Stop
 from vmm.core.vcpu import Vcpu
@@ -35,7 +37,8 @@ class Activity(Enum):
 class Processor:
     """A virtual CPU with its engine and whoever decides which interrupt it gets next.
 
-    `line_was` is the state of its interrupt line when it last stopped running.
+    `page` is where start-up, once asked for, begins in real mode, unless `state` says
+    otherwise. `line_was` is the state of its interrupt line when it last stopped running.
     """
 
     vcpu: Vcpu
@@ -44,6 +47,7 @@ class Processor:
     activity: Activity = Activity.RUNNING
     nmi: bool = False
     page: int | None = None
+    state: ApState | None = None
     line_was: bool = False
 
     # ---- asked by local APICs
@@ -51,7 +55,7 @@ class Processor:
     def init(self) -> None:
         """INIT: stop, and wait for start-up."""
         self.activity = Activity.WAITING
-        self.page = None
+        self.page = self.state = None
         self.nmi = False
         self.vcpu.request_stop(Stop.YIELD)
 
@@ -59,6 +63,10 @@ class Processor:
         """Start in real mode at the page with this number; of no effect unless it waits for it."""
         if self.activity is Activity.WAITING and self.page is None:
             self.page = page
+
+    def start_in(self, state: ApState) -> None:
+        """Begin in this state, and not in real mode, at the next start-up."""
+        self.state = state
 
     def raise_nmi(self) -> None:
         """The non-maskable interrupt."""
@@ -81,8 +89,11 @@ class Processor:
     def begin(self) -> None:
         """Its turn begins: start up if that was asked for."""
         if self.page is not None:
-            self.vcpu.initialise(self.page)
-            self.page = None
+            if self.state is None:
+                self.vcpu.initialise(self.page)
+            else:
+                begin_in(self.vcpu, self.state)
+            self.page = self.state = None
         self.activity = Activity.RUNNING
 
     def take_nmi(self) -> bool:
