@@ -5,7 +5,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from vmi.apstate import ApState
-from vmm.core.apstart import begin_in
+from vmm.core.apbegin import begin_in
 from vmm.core.bus import InterruptController
 from vmm.core.stop import Stop
 from vmm.core.vcpu import Vcpu
