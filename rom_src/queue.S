@@ -6,9 +6,9 @@
 # Instructions from entry to the caller's next one, ret included, with the entry in linear-mapping
 # slot 0 (tests/rom_src counts them):
 #
-#	SetPxE, entry not present before	15
-#	SetPxE, present before			19
-#	UpdatePxE				18
+#	SetPxE, entry not present before	17
+#	SetPxE, present before			21
+#	UpdatePxE				20
 #	AllocatePage, ReleasePage		13, 14
 #
 # Interrupts may come between any two instructions and may make any call, drains included; there

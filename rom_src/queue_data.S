@@ -10,7 +10,8 @@
 
 # The queue: a header, then the records (vmi/queue.py).  The host reads it before it is writable, so
 # the size is here from the start: the linker script knows it.
-	.global queue_header, queue_count, queue_downgrade, queue_fault_page, queue_records
+	.global queue_header, queue_count, queue_downgrade, queue_fault_page, queue_curtain
+	.global queue_records
 queue_header:
 	.long QUEUE_MAGIC
 	.long __data_size
@@ -37,7 +38,9 @@ clock_version:
 	.long 0
 clock_updated:
 	.long 0
-	.skip QUEUE_RECORDS_OFFSET - QUEUE_WALLCLOCK_UPDATED_OFFSET - 4
+	.long QUEUE_ABLE_CURTAIN
+queue_curtain:
+	.long 0
 queue_records:
 	.fill QUEUE_CAPACITY, QUEUE_RECORD_SIZE, 0
 

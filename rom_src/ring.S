@@ -48,8 +48,25 @@ ring_SetInitialAPState:			# EAX = state, EDX = APIC id
 	add $8, %esp
 	ret
 
+# The value of CR3 that maps nothing below the curtain's end is loaded without an exit.  Interrupts
+# are off, lest a handler that switches tasks finds the curtain said to be down while it is up.
+	.global ring_lower_curtain
+ring_lower_curtain:
+	call 1f
+1:	pop %eax
+	pushfl
+	cli
+	mov queue_curtain - 1b(%eax), %ecx
+	test %ecx, %ecx
+	jz 2f
+	movl $0, queue_curtain - 1b(%eax)
+	mov %ecx, %cr3
+2:	popfl
+	ret
+
 # Where the shadow is in step and nothing queued takes anything away, there is no stale translation
-# that could be dropped.  `out_of_step` is never 0 for a host that keeps no such promise.
+# that could be dropped.  `out_of_step` is never 0 for a host that keeps no such promise.  Behind the
+# curtain there is no translation at all.
 	.global queue_InvalPage
 queue_InvalPage:			# EAX = virtual address
 	call 1f
@@ -58,7 +75,14 @@ queue_InvalPage:			# EAX = virtual address
 	or out_of_step - 1b(%edx), %ecx
 	jnz 2f
 	ret
-2:	mov %eax, %ecx
+2:	cmp $QUEUE_CURTAIN_END, %eax
+	jae 3f
+	testb $FEATURE_CURTAIN, features - 1b(%edx)
+	jz 3f
+	cmpl $0, queue_curtain - 1b(%edx)
+	jne 3f
+	ret
+3:	mov %eax, %ecx
 	RING DOORBELL_INVALIDATE_PAGE
 	ret
 

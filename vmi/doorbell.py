@@ -67,3 +67,5 @@ class Feature(IntFlag):
     the timer calls, which are all or nothing."""
     START_AP = 16
     """There are more processors: the ROM may hand over in which state one begins."""
+    CURTAIN = 32
+    """The curtain is offered to a ROM that can lower it (vmi/queue.py)."""

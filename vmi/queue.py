@@ -20,12 +20,13 @@ finds the record once its owner has gone on. A reservation at or beyond
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 from vmi.address import PAGE_MASK, GuestPhysical
 from vmi.flags import PageFlag, UpdateFlag
 
 __all__ = [
+    "CURTAIN_END",
     "DEFAULT_CAPACITY",
     "DRAINED",
     "FAULT_PAGE_MASK",
@@ -35,6 +36,7 @@ __all__ = [
     "MAX_CAPACITY",
     "NO_FAULT_PAGE",
     "RECORD_SIZE",
+    "Ability",
     "HeaderField",
     "Record",
     "RecordKind",
@@ -83,11 +85,32 @@ class HeaderField(IntEnum):
     WALLCLOCK_UPDATED = 0x34
     """The monitor writes 1 when the wall clock has moved against the cycle counter;
     WallclockUpdated reads and clears it."""
+    ABILITIES = 0x38
+    """Written by the ROM before it attaches: `Ability` bits."""
+    CURTAIN = 0x3C
+    """Written by the monitor: while the curtain is up, the value of CR3 that lowers it, else
+    0. A ROM that can lower it takes this word, leaves 0, and loads it, after each entry
+    that it stores and queues; see `Ability.CURTAIN`."""
     RECORDS = 0x40
     """Where the records start."""
 
 
 HEADER_SIZE = HeaderField.RECORDS
+
+
+class Ability(IntFlag):
+    """What a ROM can do that not every ROM can."""
+
+    CURTAIN = 1
+    """It lowers the *curtain*: page tables that map nothing below `CURTAIN_END`, which the
+    processor loads without an exit (VT-x, the CR3-target list). While it is down no
+    translation below that address is cached, and the first access there exits, which
+    drains the queue and lifts it. So while it is up the shadow knows of every entry, and
+    faults below need no exit for the queue's sake."""
+
+
+CURTAIN_END = 0xC0000000
+"""Three quarters of the linear space: what one directory pointer maps is not hidden."""
 
 
 class RecordKind(IntEnum):

@@ -47,6 +47,8 @@ def assembler_symbols() -> dict[str, int]:
         "QUEUE_MAGIC": queue.MAGIC,
         "QUEUE_FAULT_PAGE_MASK": queue.FAULT_PAGE_MASK,
         "QUEUE_NO_FAULT_PAGE": queue.NO_FAULT_PAGE,
+        "QUEUE_CURTAIN_END": queue.CURTAIN_END,
+        **_members("QUEUE_ABLE", queue.Ability),
         "QUEUE_HEADER_SIZE": queue.HEADER_SIZE,
         "QUEUE_RECORD_SIZE": queue.RECORD_SIZE,
         **{f"QUEUE_{field.name}_OFFSET": int(field) for field in queue.HeaderField},

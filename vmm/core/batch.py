@@ -7,10 +7,13 @@ look again at the guest's own tables.
 
 import cython
 
+from vmi.doorbell import Feature
 from vmi.queue import (
+    CURTAIN_END,
     DRAINED,
     FAULT_PAGE_VALID,
     NO_FAULT_PAGE,
+    Ability,
     HeaderField,
     RecordKind,
 )
@@ -82,6 +85,24 @@ class BatchQueue:
         self.header = region.header
         self.capacity = region.capacity
         self.attached = True
+        self.hang_curtain(address)
+
+    def hang_curtain(self, address):
+        """Grant the curtain where it is offered and the ROM can lower it.
+
+        A ROM below the curtain's end would hide itself. With several CPUs one of them
+        could fault on what another has changed.
+        """
+        able = self.memory.read32(self.header + HeaderField.ABILITIES)
+        if (
+            self.offered & Feature.CURTAIN
+            and able & Ability.CURTAIN
+            and address >= CURTAIN_END
+            and not self.peers
+        ):
+            self.shadow.curtain.hang(self.header + HeaderField.CURTAIN)
+        else:
+            self.offered &= ~int(Feature.CURTAIN)
 
     def location(self):
         """Guest-physical address and capacity of the attached queue."""
@@ -108,6 +129,8 @@ class BatchQueue:
             for queue in self.peers:
                 peer: BatchQueue = queue
                 applied += peer.drain_own()
+        # Now the shadow knows every entry again.
+        self.shadow.curtain.lift(self.shadow.current)
         return applied
 
     def drain_own(self) -> cython.int:

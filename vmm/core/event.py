@@ -76,7 +76,7 @@ class Event(IntEnum):
     """First fetch from a page: the shadow maps pages no-execute until then, which
     only this engine needs (stores to executable pages are slow in it)."""
     BYPASSED_FAULT = 19
-    """A true not-present fault that an error-code mask lets through (VT-x)."""
+    """A true fault of ring 3 that an error-code mask lets through (VT-x)."""
     SOFTWARE_INTERRUPT = 20
     EXCEPTION = 21
     """A guest exception other than #PF, delivered by the engine's need."""
@@ -87,6 +87,8 @@ class Event(IntEnum):
     CPUs do not see each other's stores to code, must know of it."""
     PAUSE = 24
     """PAUSE on a machine with several CPUs: who spins long enough loses its turn."""
+    CURTAIN = 25
+    """A load of CR3 with the value in VT-x's CR3-target list: the ROM lowers the curtain."""
 
 
 REASON_OF: dict[Event, Reason] = {
@@ -115,5 +117,6 @@ REASON_OF: dict[Event, Reason] = {
     Event.MASKED_CR_READ: Reason.CR_READ,
     Event.CODE_WRITE: Reason.OTHER,
     Event.PAUSE: Reason.OTHER,
+    Event.CURTAIN: Reason.CR_WRITE,
 }
 """The reason under which an event counts where the policy makes it an exit."""

@@ -13,6 +13,8 @@ ACCESSED = cython.declare(cython.ulonglong, 0x20)
 DIRTY = cython.declare(cython.ulonglong, 0x40)
 NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
 FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
+# A leaf whose guest entry is not present (faultmask.py).
+NOT_THERE = cython.declare(cython.ulonglong, 0x400)
 # Bits 12-51 of a guest's 64-bit entry.
 GUEST_FRAME = cython.declare(cython.ulonglong, 0xFFFFFFFFFF000)
 
@@ -87,15 +89,15 @@ class Follower:
             or frame >= self.memory.frame_count
             or not self.memory.is_ram(cython.cast(cython.uint, frame))
         ):
-            return pages.drop_leaf(location)
+            pages.drop_leaf(location)
+            pages.entries[location] = 0 if entry & PRESENT else NOT_THERE
+            return 0
         same: cython.bint = (old & PRESENT) != 0 and (old & FRAME_MASK) >> 12 == frame
         forbidden: cython.bint = self.paging.no_execute and entry >> 63
-        return pages.store_leaf(
-            location,
-            pages.leaf(
-                cython.cast(cython.uint, frame),
-                (entry & USER) != 0,
-                (entry & WRITABLE) != 0 and (entry & DIRTY) != 0,
-                same and not old & NO_EXECUTE and not forbidden,
-            ),
+        new: cython.ulonglong = pages.leaf(
+            cython.cast(cython.uint, frame),
+            (entry & USER) != 0,
+            (entry & WRITABLE) != 0 and (entry & DIRTY) != 0,
+            same and not old & NO_EXECUTE and not forbidden,
         )
+        return pages.store_leaf(location, pages.mark(entry, new))

@@ -16,8 +16,9 @@ class Policy:
 
     `shadow` says whether page tables are shadowed; without it the processor walks
     the guest's tables itself. `fault_mask` models the error-code mask and match of
-    VT-x, which lets true not-present faults reach the guest without an exit. With
-    `unsync` a leaf table that is written to goes out of step until the next flush.
+    VT-x, which lets true faults of ring 3 reach the guest without an exit, and its list of
+    CR3 values that load without one. With `unsync` a leaf table that is written to goes
+    out of step until the next flush.
     """
 
     name: str
@@ -30,6 +31,8 @@ class Policy:
     @property
     def features(self) -> Feature:
         """What a monitor with this policy grants a ROM that attaches a queue."""
+        if self.fault_mask:
+            return Feature.ATTACHED | Feature.SHADOW | Feature.IN_STEP | Feature.CURTAIN
         if self.shadow:
             return Feature.ATTACHED | Feature.SHADOW | Feature.IN_STEP
         return Feature.ATTACHED
@@ -113,8 +116,9 @@ POLICIES: tuple[Policy, ...] = (
     ),
     Policy(
         "vtx-shadow",
-        "First-generation VT-x with shadow paging; reads of CR0 and CR4 and true not-present "
-        "faults on traced tables reach the guest without an exit (KVM of 2007, vmx.c)",
+        "First-generation VT-x with shadow paging; reads of CR0 and CR4, and true faults "
+        "of ring 3 on entries that the shadow knows, reach the guest without an exit (KVM of 2007, "
+        "vmx.c, with bypass_guest_pf)",
         _ALWAYS | _SHADOW,
         fault_mask=True,
     ),

@@ -22,6 +22,7 @@ from vmm.core.shadow import ShadowMmu
 CR_READ = cython.declare(cython.uint, Event.CR_READ)
 MASKED_CR_READ = cython.declare(cython.uint, Event.MASKED_CR_READ)
 CR_WRITE = cython.declare(cython.uint, Event.CR_WRITE)
+CURTAIN = cython.declare(cython.uint, Event.CURTAIN)
 DR_ACCESS = cython.declare(cython.uint, Event.DR_ACCESS)
 CPUID = cython.declare(cython.uint, Event.CPUID)
 MSR = cython.declare(cython.uint, Event.MSR)
@@ -149,8 +150,13 @@ class PrivilegedRegisters:
                 value = paging.cr3
             cpu.set_reg(operand & 7, value)
         elif opcode == 0x22:
-            self.counters.count(CR_WRITE, number, eip)
             value = cpu.reg(operand & 7)
+            if number == 3 and self.shadow.curtain.word and value == self.shadow.curtain.value():
+                self.counters.count(CURTAIN, 0, eip)
+                self.shadow.curtain.lower(self.shadow.current)
+                self.meter.retire()
+                return cpu.set_eip(eip + at + 2)
+            self.counters.count(CR_WRITE, number, eip)
             if number == 3:
                 self.queue.drain()
                 paging.cr3 = value

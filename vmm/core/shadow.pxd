@@ -1,4 +1,6 @@
 from vmm.core.cpustate cimport CpuState
+from vmm.core.curtain cimport Curtain
+from vmm.core.faultmask cimport FaultMask
 from vmm.core.devicememory cimport DeviceMemory
 from vmm.core.follow cimport Follower
 from vmm.core.memory cimport GuestMemory
@@ -13,6 +15,8 @@ cdef class ShadowMmu:
     cdef readonly ShadowPages pages
     cdef Follower follower
     cdef OutOfStep unsync
+    cdef readonly Curtain curtain
+    cdef FaultMask fault_mask
     cdef unsigned int[::1] root_key
     cdef unsigned char[::1] root_used
     cdef unsigned long long[::1] root_stamp
@@ -22,6 +26,8 @@ cdef class ShadowMmu:
     cdef unsigned int current
     cdef unsigned long long stamp
     cdef unsigned int unchanged_at
+    cdef bint moved
+    cdef bint strolled
     # the outcome of the latest resolve()
     cdef public unsigned int guest_error
     cdef public unsigned int target
@@ -43,10 +49,13 @@ cdef class ShadowMmu:
     cdef bint is_mapped(self, unsigned int address) noexcept
     cdef int code_written(self, unsigned int address, unsigned int frame) except -1
     cdef int fill(self, unsigned int address, bint write, bint fetch) except -1
+    cdef int link_directories(self) except -1
+    cdef int link_ahead(self, unsigned int quarter) except -1
+    cdef unsigned int link(self, unsigned int address, bint override) except? 0
     cdef unsigned int table(self, unsigned int address) except? 0
     cdef unsigned int location(self, unsigned int address) noexcept
     cdef int drop_translation(self, unsigned int address, unsigned int entry) except -1
     cdef bint has_translation(self, unsigned int address, unsigned int entry) noexcept
-    cdef bint lets_fault_through(self, unsigned int address) except? True
+    cdef bint lets_fault_through(self, unsigned int address, unsigned int error) noexcept
     cdef int announce(self, unsigned int frame) except -1
     cdef int release(self, unsigned int frame) except -1

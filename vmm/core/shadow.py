@@ -14,7 +14,9 @@ from array import array
 import cython
 
 from vmm.core.cpustate import CpuState
+from vmm.core.curtain import Curtain
 from vmm.core.devicememory import DeviceMemory
+from vmm.core.faultmask import FaultMask
 from vmm.core.follow import Follower
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
@@ -25,10 +27,12 @@ from vmm.core.unsync import OutOfStep
 PRESENT = cython.declare(cython.ulonglong, 0x01)
 WRITABLE = cython.declare(cython.ulonglong, 0x02)
 USER = cython.declare(cython.ulonglong, 0x04)
+ACCESSED = cython.declare(cython.ulonglong, 0x20)
 DIRTY = cython.declare(cython.ulonglong, 0x40)
 LARGE = cython.declare(cython.ulonglong, 0x80)
 ACCESSED_DIRTY = cython.declare(cython.ulonglong, 0x60)
 NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
+WITHHELD = cython.declare(cython.ulonglong, 0x200)
 FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
 # Bits 12-51 of a guest's 64-bit entry.
 GUEST_FRAME = cython.declare(cython.ulonglong, 0xFFFFFFFFFF000)
@@ -46,6 +50,8 @@ ROM_WRITE = cython.declare(cython.int, 4)
 CODE_WRITE = cython.declare(cython.int, 5)
 DEVICE_ACCESS = cython.declare(cython.int, 6)
 
+# Links are made ahead of need only while so many shadow pages are free.
+AHEAD_RESERVE = cython.declare(cython.uint, 64)
 ROOTS = cython.declare(cython.uint, 64)
 NO_KEY = cython.declare(cython.uint, 0xFFFFFFFF)
 
@@ -75,6 +81,8 @@ class ShadowMmu:
         self.pages = pages
         self.follower = Follower(memory, paging, pages)
         self.unsync = OutOfStep(memory, paging, pages, self.follower)
+        self.curtain = Curtain(memory, cpu, pages)
+        self.fault_mask = FaultMask(paging, pages, self.curtain)
         self.root_count = pages.roots_each
         self.first_root = index * pages.roots_each
         self.generation = pages.generation
@@ -85,6 +93,7 @@ class ShadowMmu:
         self.current = 0
         self.unchanged_at = 0
         self.guest_error = self.target = 0
+        self.moved = self.strolled = False
         self.resets = 0
         self.devices = DeviceMemory()
 
@@ -151,6 +160,9 @@ class ShadowMmu:
         self.current = self.first_root + root
         self.paging.load_pointers()
         self.check_pointers()
+        if self.paging.enabled():
+            self.link_directories()
+        self.curtain.tell_up()
         self.pages.settle()
         return self.cpu.load_root(self.pages.pool_address + 32 * self.current)
 
@@ -188,12 +200,62 @@ class ShadowMmu:
         page: cython.uint
         if not self.paging.enabled():
             page = self.pages.identity_directory(quarter)
-        elif self.paging.pae():
-            page = self.pages.directory(self.paging.pde_address >> 12, 0)
-        else:
-            page = self.pages.directory(self.paging.pde_address >> 12, quarter)
+            self.pages.store_link(location, self.pages.link_to(page))
+            return page
+        frame: cython.uint = self.paging.pde_address >> 12
+        part: cython.uint = 0 if self.paging.pae() else quarter
+        is_new: cython.bint = not self.pages.directory_of[4 * frame + part]
+        page = self.pages.directory(frame, part)
         self.pages.store_link(location, self.pages.link_to(page))
+        if is_new:
+            self.link_ahead(quarter)
         return page
+
+    def link_directories(self) -> cython.int:
+        """Give a root its directories, as far as that makes no page traced."""
+        quarter: cython.uint
+        paging: GuestPaging = self.paging
+        for quarter in range(4):
+            if self.pages.entries[4 * self.current + quarter] & PRESENT:
+                continue
+            paging.pde_address = 0
+            paging.walk(quarter << 30)
+            frame: cython.uint = paging.pde_address >> 12
+            if frame and self.memory.is_ram(frame) and self.pages.announced[frame]:
+                if self.pages.free_count < AHEAD_RESERVE:
+                    return 0
+                self.directory(quarter)
+        return 0
+
+    def link_ahead(self, quarter: cython.uint) -> cython.int:
+        """Fill a new directory with the ways that the guest has used before.
+
+        Only ways to what is shadowed already, or announced: a page must not come to be
+        traced for the sake of an access that may never come.
+        """
+        paging: GuestPaging = self.paging
+        pages: ShadowPages = self.pages
+        slot: cython.uint
+        address: cython.uint
+        frame: cython.uint
+        for slot in range(512):
+            address = (quarter << 30) | (slot << 21)
+            paging.walk(address)
+            if not paging.pde & PRESENT or not paging.pde & ACCESSED:
+                continue
+            if paging.large:
+                if pages.direct_of[paging.physical >> 21]:
+                    self.link(address, False)
+                continue
+            frame = paging.pte_address >> 12
+            if self.memory.is_ram(frame) and (
+                pages.announced[frame] or pages.table_of[2 * frame] or pages.table_of[2 * frame + 1]
+            ):
+                if pages.free_count < AHEAD_RESERVE:
+                    break
+                self.link(address, False)
+        self.strolled = True
+        return 0
 
     def flush_if_stale(self) -> cython.int:
         """Flush the TLB if an entry lost a right since the last flush."""
@@ -348,23 +410,12 @@ class ShadowMmu:
         paging: GuestPaging = self.paging
         pages: ShadowPages = self.pages
         frame: cython.uint = paging.physical >> 12
-        slot: cython.uint = 512 * self.directory(address >> 30) + ((address >> 21) & 511)
-        page: cython.uint
-        page = pages.direct(frame >> 9) if paging.large else self.table(address)
         # With CR0.WP clear ring 0 may write where ring 3 may only read: such an
         # entry is writable and ring 0's alone until ring 3 faults on it.
         override: cython.bint = write and not paging.writable
-        link: cython.ulonglong = pages.link_to(page) | ACCESSED_DIRTY
-        if paging.pde & USER and not (override and not paging.pde & WRITABLE):
-            link |= USER
-        if (paging.pde & WRITABLE and (not paging.large or paging.pde & DIRTY)) or override:
-            link |= WRITABLE
-        if paging.no_execute and paging.pde >> 63:
-            link |= NO_EXECUTE
-        moved: cython.bint = pages.entries[slot] != link
-        if moved:
-            pages.store_link(slot, link)
-        slot = 512 * page + ((address >> 12) & 511)
+        page: cython.uint = self.link(address, override)
+        moved: cython.bint = self.moved
+        slot: cython.uint = 512 * page + ((address >> 12) & 511)
         old: cython.ulonglong = pages.entries[slot]
         same: cython.bint = (old & PRESENT) != 0 and (old & FRAME_MASK) >> 12 == frame
         execute: cython.bint = paging.executable and (fetch or (same and not old & NO_EXECUTE))
@@ -378,8 +429,9 @@ class ShadowMmu:
                 override or (paging.pte & WRITABLE and paging.pte & DIRTY) != 0,
                 execute,
             )
+            new = pages.mark(paging.pte, new)
         # Where there are several CPUs, a page loses the write permission as well.
-        lost: cython.ulonglong = 0 if pages.code is None else WRITABLE
+        lost: cython.ulonglong = 0 if pages.code is None else WRITABLE | WITHHELD
         pages.store_leaf(slot, new)
         if new != old or moved or address != self.unchanged_at:
             # Where nothing changed, a drain has just filled in what was missing.
@@ -391,6 +443,33 @@ class ShadowMmu:
         if same and not moved and fetch and (old ^ new) & ~lost == NO_EXECUTE:
             return MADE_EXECUTABLE
         return FILLED
+
+    def link(self, address: cython.uint, override: cython.bint) -> cython.uint:
+        """Make the way to the leaf that the latest walk goes to; answers the leaf's page."""
+        paging: GuestPaging = self.paging
+        pages: ShadowPages = self.pages
+        slot: cython.uint = 512 * self.directory(address >> 30) + ((address >> 21) & 511)
+        if self.strolled:
+            # The links made ahead in a new directory took other walks.
+            self.strolled = False
+            paging.walk(address)
+        page: cython.uint
+        page = pages.direct(paging.physical >> 21) if paging.large else self.table(address)
+        link: cython.ulonglong = pages.link_to(page) | ACCESSED_DIRTY
+        if paging.pde & USER and not (override and not paging.pde & WRITABLE):
+            link |= USER
+        if (paging.pde & WRITABLE and (not paging.large or paging.pde & DIRTY)) or override:
+            link |= WRITABLE
+        if paging.no_execute and paging.pde >> 63:
+            link |= NO_EXECUTE
+        link = pages.mark(paging.pde, link)
+        if paging.large and link & USER:
+            # The leaves of large pages are not marked one by one.
+            link |= WITHHELD
+        self.moved = pages.entries[slot] != link
+        if self.moved:
+            pages.store_link(slot, link)
+        return page
 
     def table(self, address: cython.uint) -> cython.uint:
         """The table page of the latest walk; a new one starts with what was accessed before."""
@@ -405,20 +484,9 @@ class ShadowMmu:
             self.follower.leaf_written(512 * page + i, self.follower.guest_entry(frame, half, i))
         return page
 
-    def lets_fault_through(self, address: cython.uint) -> cython.bint:
-        """Would the guest get this not-present fault without an exit?
-
-        On VT-x the error-code mask can keep faults on truly not-present entries
-        from exiting (KVM's bypass_guest_pf), provided the hypervisor marks entries
-        it has not looked at yet in another way. That holds for the leaf tables
-        that are shadowed and traced; what the guest announced may be behind its
-        notices, so those faults exit.
-        """
-        paging: GuestPaging = self.paging
-        if not paging.enabled() or not paging.pde & PRESENT or paging.large:
+    def lets_fault_through(self, address: cython.uint, error: cython.uint) -> cython.bint:
+        """Would VT-x hand this fault to the guest? If so `guest_error` is its error code."""
+        if not self.fault_mask.lets_through(self.location(address), error):
             return False
-        frame: cython.uint = paging.pte_address >> 12
-        if not self.memory.is_ram(frame) or self.pages.announced[frame] or paging.pte & PRESENT:
-            return False
-        location: cython.uint = self.location(address)
-        return location != 0 and location == self.follower.copy_of(paging.pte_address)
+        self.guest_error = self.fault_mask.guest_error(error)
+        return True

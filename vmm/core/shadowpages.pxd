@@ -33,6 +33,10 @@ cdef class ShadowPages:
     cdef unsigned char[::1] out_of_step
     cdef unsigned int[::1] strays
     cdef unsigned int stray_count
+    # entries that give ring 3 less than the guest's do
+    cdef readonly unsigned int withheld
+    cdef unsigned int[::1] withheld_at
+    cdef unsigned int withheld_next
     cdef unsigned int[::1] mappings
     cdef Links links
     cdef unsigned char[::1] translated
@@ -53,6 +57,9 @@ cdef class ShadowPages:
     cdef unsigned long long leaf(self, unsigned int frame, bint user, bint writable, bint execute) except? 0
     cdef int store_leaf(self, unsigned int location, unsigned long long entry) except -1
     cdef int drop_leaf(self, unsigned int location) except -1
+    cdef unsigned long long mark(self, unsigned long long guest, unsigned long long entry) noexcept
+    cdef int count_withheld(self, unsigned int location, unsigned long long old, unsigned long long new) except -1
+    cdef int drop_withheld(self) except -1
     cdef int store_link(self, unsigned int location, unsigned long long entry) except -1
     cdef int drop_link(self, unsigned int location) except -1
     cdef unsigned int allocate(self, unsigned int kind, unsigned int frame, unsigned int part) except? 0

@@ -34,6 +34,10 @@ NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
 FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
 ALL_ONES = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 
+# Ring 3 has less here than the guest grants it.
+WITHHELD = cython.declare(cython.ulonglong, 0x200)
+WITHHELD_MASK = cython.declare(cython.uint, 63)
+
 # Kinds of shadow pages.
 FREE = cython.declare(cython.uint, 0)
 TABLE = cython.declare(cython.uint, 1)
@@ -93,6 +97,8 @@ class ShadowPages:
         self.translated = bytearray(frames)
         self.strays = array("I", bytes(4 * STRAYS))
         self.stray_count = 0
+        self.withheld = self.withheld_next = 0
+        self.withheld_at = array("I", bytes(4 * (WITHHELD_MASK + 1)))
         self.mappings = array("I", bytes(4 * frames))
         self.links = Links(8 * frames + 16384)
         self.free_count = 0
@@ -136,6 +142,7 @@ class ShadowPages:
         for i in range(self.stray_count):
             self.out_of_step[self.strays[i]] = 0
         self.stray_count = 0
+        self.withheld = 0
         self.links.clear()
         self.windows.forget()
         self.tlb_stale = self.links_stale = True
@@ -216,6 +223,10 @@ class ShadowPages:
             location: cython.uint = self.links.location[node]
             if self.entries[location] & WRITABLE:
                 self.entries[location] = self.entries[location] ^ WRITABLE
+                if self.entries[location] & USER and self.kind[location >> 9] == TABLE:
+                    old: cython.ulonglong = self.entries[location]
+                    self.entries[location] = old | WITHHELD
+                    self.count_withheld(location, old, old | WITHHELD)
                 self.tlb_stale = True
             node = self.links.follower[node]
         return 0
@@ -282,6 +293,7 @@ class ShadowPages:
             elif (old & ~entry & (WRITABLE | USER)) | (entry & ~old & NO_EXECUTE):
                 self.tlb_stale = True
         self.entries[location] = entry
+        self.count_withheld(location, old, entry)
         if not old & PRESENT and self.memory.is_ram(frame):
             self.links.add(self.mappings, frame, location)
         return 0
@@ -294,8 +306,37 @@ class ShadowPages:
             if self.memory.is_ram(frame):
                 self.links.remove(self.mappings, frame, location)
             self.entries[location] = 0
+            self.count_withheld(location, old, 0)
             self.tlb_stale = True
         return 0
+
+    def mark(self, guest: cython.ulonglong, entry: cython.ulonglong) -> cython.ulonglong:
+        """The entry, marked if it gives ring 3 less than the guest's does."""
+        if guest & USER and (not entry & USER or guest & ~entry & WRITABLE):
+            return entry | WITHHELD
+        return entry
+
+    def count_withheld(
+        self, location: cython.uint, old: cython.ulonglong, new: cython.ulonglong
+    ) -> cython.int:
+        """An entry changed: how many withhold something from ring 3, and which?"""
+        if (old ^ new) & WITHHELD:
+            if new & WITHHELD:
+                self.withheld_at[self.withheld_next] = location
+                self.withheld_next = (self.withheld_next + 1) & WITHHELD_MASK
+                self.withheld += 1
+            else:
+                self.withheld -= 1
+        return 0
+
+    def drop_withheld(self) -> cython.int:
+        """Drop the leaves that withhold something from ring 3, as far as they are remembered."""
+        i: cython.uint
+        for i in range(WITHHELD_MASK + 1):
+            location: cython.uint = self.withheld_at[i]
+            if self.entries[location] & WITHHELD and self.kind[location >> 9] == TABLE:
+                self.drop_leaf(location)
+        return self.flush_if_stale()
 
     def store_link(self, location: cython.uint, entry: cython.ulonglong) -> cython.int:
         """Point an entry of a root or directory at a shadow page."""
@@ -309,6 +350,7 @@ class ShadowPages:
         if not old & PRESENT:
             self.links.add(self.parents, self.page_index(entry), location)
         self.entries[location] = entry
+        self.count_withheld(location, old, entry)
         return 0
 
     def drop_link(self, location: cython.uint) -> cython.int:
@@ -317,6 +359,7 @@ class ShadowPages:
         if old & PRESENT:
             self.links.remove(self.parents, self.page_index(old), location)
             self.entries[location] = 0
+            self.count_withheld(location, old, 0)
             self.tlb_stale = self.links_stale = True
         return 0
 

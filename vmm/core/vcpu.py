@@ -248,6 +248,10 @@ class Vcpu:
         """A fault of the shadow tables: hidden, true, or a store to a page table."""
         shadow: ShadowMmu = self.shadow
         address: cython.uint = self.cpu.fault_address()
+        if self.fault_mask and shadow.lets_fault_through(address, self.cpu.error_code()):
+            self.counters.count(BYPASSED_FAULT, 0, eip)
+            self.cpu.set_cr2(address)
+            return self.delivery.deliver(PAGE_FAULT_VECTOR, shadow.guest_error, False, eip)
         # The guest may have told of the very entry that is missing.
         self.queue.drain()
         outcome: cython.int = shadow.resolve(address, self.cpu.error_code())
@@ -260,14 +264,9 @@ class Vcpu:
             self.queue.check_fault_page()
             return self.counters.count(CODE_WRITE, 0, eip)
         if outcome == GUEST_FAULT:
-            if (
-                self.fault_mask
-                and not shadow.guest_error & 1
-                and shadow.lets_fault_through(address)
-            ):
-                self.counters.count(BYPASSED_FAULT, 0, eip)
-            else:
-                self.counters.count(PAGE_FAULT, 0, eip)
+            self.counters.count(PAGE_FAULT, 0, eip)
+            if self.fault_mask and shadow.guest_error == 7 and shadow.pages.withheld:
+                shadow.pages.drop_withheld()
             if self.queue.attached and shadow.guest_error & WRITE_TO_PRESENT == WRITE_TO_PRESENT:
                 # As on a processor, whose faults drop the translation they came from
                 # (SDM vol. 3, section 4.10.4.1).

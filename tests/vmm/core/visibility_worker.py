@@ -13,6 +13,8 @@ from typing import Any
 from vmm.core import is_compiled
 from vmm.core.batch import BatchQueue
 from vmm.core.cpustate import CpuState
+from vmm.core.curtain import Curtain
+from vmm.core.policy import POLICIES, policy_named
 from vmm.core.shadow import ShadowMmu
 from vmm.core.shadowpages import ShadowPages
 from vmm.machine import Machine, MachineDescription
@@ -63,6 +65,11 @@ def drop_linked_only(shadow: Any, address: int, _entry: int) -> int:
     return int(shadow.flush_if_stale())
 
 
+def lower_nothing(curtain: Any, _root: int) -> int:
+    curtain.is_down = True
+    return 0
+
+
 DRAIN, CHECK, FORGET = (
     BatchQueue.drain,
     BatchQueue.check_fault_page,
@@ -94,6 +101,9 @@ RULES: dict[str, Rule] = {
     "releasing drops the shadow": [(ShadowMmu, "release", release_and_keep)],
     "releasing traces again": [(ShadowMmu, "release", release_untraced)],
     "tables are adopted": [(ShadowMmu, "adopt_tables", nothing)],
+    "a lowered curtain hides": [(Curtain, "lower", lower_nothing)],
+    "a drain lifts the curtain": [(Curtain, "lift", nothing)],
+    "what is withheld is marked": [(ShadowPages, "mark", lambda _pages, _guest, entry: entry)],
 }
 
 
@@ -118,6 +128,7 @@ def outcome(job: dict[str, Any]) -> str:
         rom=Path(job["rom"]).read_bytes(),
         memory=4 << 20,
         max_instructions=200_000,
+        policy=policy_named(job.get("policy", POLICIES[0].name)),
     )
     with without(job["rule"]):
         return str(Machine(about).run().outcome)
