@@ -1,4 +1,4 @@
-"""Whatever comes between two instructions: an entry that was not told of lies behind the curtain."""
+"""Between any two instructions: an entry that was not told of lies behind the curtain."""
 
 from __future__ import annotations
 
