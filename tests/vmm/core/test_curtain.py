@@ -259,7 +259,7 @@ def rung(run: Run, function: Doorbell) -> int:
 
 @pytest.mark.parametrize("check", [False, True])
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
-def test_the_rule_holds(run_source: RunSource, source: str, check: bool) -> None:  # noqa: FBT001
+def test_the_rule_holds(run_source: RunSource, source: str, check: bool) -> None:
     run = run_source(source, build_rom(), check_shadow=check)
     assert run.outcome.kind is OutcomeKind.PASSED, (run.outcome, run.latest)
     assert run.complaints == ()
