@@ -25,7 +25,7 @@ lint: .venv/.dev .venv/.compiled
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: .venv/.compiled
+docs: .venv/.dev .venv/.compiled
 	$(BIN)/python docs/generate.py
 
 clean:

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+import nbformat
+from nbclient import NotebookClient
 
 from bench.compare import compare
 from bench.costs import model_named
@@ -46,6 +48,8 @@ from vmm.machine import MachineDescription
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
+NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
+NOTEBOOK_KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 NOTE = "<!-- Made by docs/generate.py (make docs); edits here are lost. -->\n\n"
 WITH_EXAMPLES = [
     "README.md",
@@ -572,11 +576,31 @@ def with_real_output(text: str) -> str:
         return EXAMPLE.sub(block, text)
 
 
+def with_real_cells(text: str) -> str:
+    """A notebook with every cell's output as it is today, and nothing of this host in it."""
+    notebook = nbformat.reads(text, as_version=4)
+    for cell in notebook.cells:
+        cell.metadata = {}
+    notebook.metadata = {"kernelspec": NOTEBOOK_KERNEL}
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
+    for cell in notebook.cells:
+        cell.metadata = {}
+        for output in cell.get("outputs", ()):
+            # The table as text says the same, and reads well anywhere.
+            output.get("data", {}).pop("text/html", None)
+    notebook.metadata = {"kernelspec": NOTEBOOK_KERNEL}
+    return nbformat.writes(notebook) + "\n"
+
+
 def generated() -> dict[Path, str]:
     """{file: its text as it should be}."""
     pages = {REFERENCE / name: NOTE + page() for name, page in PAGES.items()}
     texts = {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in WITH_EXAMPLES}
-    return pages | {path: with_real_output(text) for path, text in texts.items()}
+    return {
+        **pages,
+        **{path: with_real_output(text) for path, text in texts.items()},
+        NOTEBOOK: with_real_cells(NOTEBOOK.read_text(encoding="utf-8")),
+    }
 
 
 def main() -> None:

@@ -80,6 +80,12 @@ def test_examples_print_what_the_document_says(name: str) -> None:
     assert generate.with_real_output(text) == text, "run `make docs`"
 
 
+def test_the_notebook_prints_what_it_shows() -> None:
+    text = generate.NOTEBOOK.read_text(encoding="utf-8")
+    assert generate.with_real_cells(text) == text, "run `make docs`"
+    assert "forkstorm" in text
+
+
 def test_examples_would_be_found_out(tmp_path: Path) -> None:
     text = "```console\n$ vmirom guests\n...\n it is\n```"
     real = generate.with_real_output(text)
