@@ -68,6 +68,7 @@ def compare_command(
     memory: int,
     append: str,
     seconds: float | None,
+    until: str,
     max_instructions: int,
     initrd: Path | None,
     disk: Path | None,
@@ -97,6 +98,7 @@ def compare_command(
         marks,
         filters,
         seconds=seconds,
+        until=until,
         apic=apic,
         cpus=cpus,
     )

@@ -105,6 +105,12 @@ def machine_options(function: F) -> F:
             help="End the run after S seconds of this host's time.",
         ),
         click.option(
+            "--until",
+            default="",
+            metavar="TEXT",
+            help="End the run, as passed, when the console prints a line with TEXT.",
+        ),
+        click.option(
             "--append", type=_Text(), default="", metavar="TEXT", help="The guest's command line."
         ),
         click.option(
@@ -201,6 +207,7 @@ def description(
     filters: tuple[str, ...],
     *,
     seconds: float | None = None,
+    until: str = "",
     apic: bool = False,
     cpus: int = 1,
     check_shadow: bool = False,
@@ -220,6 +227,7 @@ def description(
         policy=policy_named(policy).adjusted(intercepts),
         max_instructions=max_instructions,
         seconds=seconds,
+        until=until,
         check_shadow=check_shadow,
         apic=apic,
         cpus=cpus,

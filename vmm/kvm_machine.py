@@ -10,21 +10,29 @@ from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmm.core.bus import PortBus
 from vmm.core.errors import BadDescription
 from vmm.core.memory import GuestMemory
-from vmm.core.outcome import Outcome
+from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.policy import POLICIES
 from vmm.core.timers import Timers
 from vmm.devices.disk import DiskImage
+from vmm.engine.kvm.biosmemory import BiosMemory
 from vmm.engine.kvm.clock import HostClock
 from vmm.engine.kvm.device import Kvm
 from vmm.engine.kvm.farcall import far_caller
 from vmm.engine.kvm.hostlimits import paging_hint, require
-from vmm.engine.kvm.modes import flat_protected
+from vmm.engine.kvm.modes import flat_protected, real_mode
 from vmm.engine.kvm.policy import KVM_POLICY
 from vmm.engine.kvm.processor import KvmProcessor
 from vmm.engine.kvm.runloop import KvmRunLoop
 from vmm.firmware.boot import BootPlan
 from vmm.firmware.guest import plan_guest
-from vmm.firmware.post import ShadowedRom, power_on_self_test
+from vmm.firmware.pcbios import (
+    RESET_BASE,
+    RESET_OFFSET,
+    RESET_SEGMENT,
+    check_bios,
+    is_bios,
+)
+from vmm.firmware.post import ROM_AREA_END, ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
 from vmm.machine import (
     DEFAULT_MAX_INSTRUCTIONS,
@@ -73,21 +81,26 @@ class KvmMachine:
     memory: GuestMemory = field(init=False)
     processor: KvmProcessor = field(init=False)
     pc: Pc = field(init=False)
-    roms: list[ShadowedRom] = field(init=False)
+    roms: list[ShadowedRom] = field(init=False, default_factory=list)
     clock: HostClock = field(init=False)
     _phases: PhaseRecorder = field(init=False)
     _disk: BinaryIO | None = field(init=False, default=None)
+    _bios: BiosMemory | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         about = self.description
         _check(about)
-        plan = plan_guest(about.guest, about.memory, about.command_line, about.initrd)
+        plan = None
+        if is_bios(about.guest):
+            check_bios(about.guest, about.command_line, about.initrd)
+        else:
+            plan = plan_guest(about.guest, about.memory, about.command_line, about.initrd)
         if about.rom is not None:
             check_vmi_rom(about.rom)
         require("unpaged_32", "read_only_slots")
-        if plan.pages:
+        if plan is not None and plan.pages:
             require("paging_32")
-        if about.rom is not None:
+        if about.rom is not None or plan is None:
             require("real_mode")
         if about.apic:
             require("split_irqchip")
@@ -99,13 +112,15 @@ class KvmMachine:
             self.close()
             raise
 
-    def _assemble(self, plan: BootPlan) -> None:
+    def _assemble(self, plan: BootPlan | None) -> None:
         about = self.description
         self.clock = HostClock()
         self.ram = mmap.mmap(-1, about.memory)
         self.memory = GuestMemory(self.ram)
         self.memory.set_hole(VGA_HOLE[0] >> PAGE_SHIFT, (VGA_HOLE[1] - VGA_HOLE[0]) >> PAGE_SHIFT)
         ports = PortBus()
+        if plan is None:
+            self._bios = BiosMemory(about.guest, self.memory, self._remap)
         self.pc = Pc(
             ports,
             self.timers,
@@ -116,11 +131,15 @@ class KvmMachine:
             self._console_line,
             self._interrupt_line,
             self._stop,
+            bridge=None if self._bios is None else self._bios.bridge,
         )
         with Kvm() as kvm:
             self.processor = KvmProcessor(
                 kvm, self.ram, self.memory, ports, self.pc.pci, local_apic=about.apic
             )
+        if plan is None:
+            self._start_bios()
+            return
         self.roms = power_on_self_test(
             self.ram,
             self.memory,
@@ -133,6 +152,19 @@ class KvmMachine:
             if (rom.vendor, rom.device) == (VMI_VENDOR, VMI_DEVICE):
                 self.processor.doorbell.allow(rom.address, rom.address + rom.size)
         self._start(plan)
+
+    def _start_bios(self) -> None:
+        """The processor's reset state; firmware finds and places option ROMs itself."""
+        self.processor.doorbell.allow(ROM_AREA_START, ROM_AREA_END)
+        self._remap()
+        state = dict(real_mode(RESET_SEGMENT))
+        self.processor.start(state | {"cs.base": RESET_BASE, "rip": RESET_OFFSET})
+
+    def _remap(self) -> None:
+        """Firmware has switched memory."""
+        if self._bios is not None:
+            self.processor.add_slots(self._bios.slots())
+        self.processor.remap()
 
     def _start(self, plan: BootPlan) -> None:
         """Carry out a boot plan: memory, descriptors, registers."""
@@ -147,6 +179,8 @@ class KvmMachine:
     def _console_line(self, line: str) -> None:
         if self.echo is not None:
             self.echo(line)
+        if self.description.until and self.description.until in line:
+            self.pc.end(Outcome(OutcomeKind.PASSED, f"the console printed {line!r}"))
         self._phases.line(line, KVM_POLICY, self._counted)
 
     def _interrupt_line(self, level: bool) -> None:  # noqa: FBT001 - a wire has a level

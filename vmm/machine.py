@@ -21,7 +21,7 @@ from vmm.core.hooks import callbacks
 from vmm.core.ledger import Ledger
 from vmm.core.localapic import LocalApic
 from vmm.core.memory import GuestMemory
-from vmm.core.outcome import Outcome
+from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.policy import POLICIES, Policy
 from vmm.core.portfilters import PortFilters
 from vmm.core.processor import Activity, Processor
@@ -85,7 +85,7 @@ class MachineDescription:
     hidden otherwise, an I/O APIC, and the tables that name them; `ioapic_process` lets the
     I/O APIC live in a process of its own. Of `cpus` virtual CPUs the first one starts the
     guest; with more than one they have APICs in any case. `seconds` of the host's
-    time, where given, end the run.
+    time, where given, end the run, and so does a line of the console with `until` in it.
     """
 
     guest: bytes
@@ -105,6 +105,7 @@ class MachineDescription:
     ioapic_process: bool = False
     cpus: int = 1
     seconds: float | None = None
+    until: str = ""
 
 
 def check_memory(about: MachineDescription) -> None:
@@ -316,6 +317,8 @@ class Machine:
     def _console_line(self, line: str) -> None:
         if self.echo is not None:
             self.echo(line)
+        if self.description.until and self.description.until in line:
+            self.pc.end(Outcome(OutcomeKind.PASSED, f"the console printed {line!r}"))
         self._phases.line(line, self.description.policy, self.vm)
 
     def _interrupt_line(self, level: bool) -> None:  # noqa: FBT001 - a wire has a level

@@ -24,7 +24,7 @@ from vmm.devices.ioapic import input_of_irq
 from vmm.devices.ioapiclink import IoApicLink, WireTo
 from vmm.devices.linebatch import LineBatch
 from vmm.devices.lines import InterruptLine, SharedLine
-from vmm.devices.pci import CONFIG_ADDRESS, CONFIG_PORTS, PciHost
+from vmm.devices.pci import CONFIG_ADDRESS, CONFIG_PORTS, PciFunction, PciHost
 from vmm.devices.pic import (
     ELCR_PORTS,
     PIC_MASTER_PORTS,
@@ -57,6 +57,7 @@ class Pc:
     each line of the console, `on_interrupt` each change of the CPU's interrupt line,
     `on_end` that the machine is to stop. `on_serial`, to be set by who wants it, gets
     the serial port's bytes as they are sent. Interrupt requests go to an `ioapic` as well.
+    `bridge` stands in for the plain host bridge.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Pc:
         on_interrupt: Callable[[bool], None],
         on_end: Callable[[], None],
         ioapic: IoApicLink | None = None,
+        bridge: PciFunction | None = None,
     ) -> None:
         self._lines: list[str] = []
         self._on_line = on_line
@@ -93,7 +95,7 @@ class Pc:
         pit = Pit(timers, now, self.wire(_IRQ_TIMER))
         i8042 = I8042(self.wire(_IRQ_KEYBOARD), self._reset_by)
         rtc = Rtc(timers, now, self.wire(_IRQ_RTC), memory)
-        self.pci.plug(_HOST_BRIDGE_SLOT, HostBridge())
+        self.pci.plug(_HOST_BRIDGE_SLOT, HostBridge() if bridge is None else bridge)
         self.pci.plug(_IDE_SLOT, IdeFunction())
         primary = IdeChannel(
             self.wire(_IRQ_PRIMARY),
@@ -155,6 +157,12 @@ class Pc:
             return Outcome(OutcomeKind.PANIC, self._panic)
         return self._reset or self.exit_port.outcome
 
+    def end(self, outcome: Outcome) -> None:
+        """End the machine from outside; what ended it before stands."""
+        if self._reset is None:
+            self._reset = outcome
+        self._on_end()
+
     @property
     def panic(self) -> str:
         """What Linux said when it panicked; empty while it has not."""
@@ -187,6 +195,4 @@ class Pc:
             self._line(line.rstrip("\r"))
 
     def _reset_by(self, reason: str) -> None:
-        if self._reset is None:
-            self._reset = Outcome(OutcomeKind.REBOOT, reason)
-        self._on_end()
+        self.end(Outcome(OutcomeKind.REBOOT, reason))

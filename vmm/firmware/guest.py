@@ -6,6 +6,7 @@ from vmm.firmware.bzimage import is_bzimage
 from vmm.firmware.elf import is_elf
 from vmm.firmware.linux import plan_linux
 from vmm.firmware.multiboot import is_multiboot, plan_multiboot
+from vmm.firmware.pcbios import is_bios
 
 __all__ = ["plan_guest"]
 
@@ -22,6 +23,8 @@ def plan_guest(image: bytes, memory: int, command_line: str, initrd: bytes | Non
         return plan_multiboot(image, memory, command_line)
     if is_bzimage(image) or is_elf(image):
         return plan_linux(image, memory, command_line, initrd)
+    if is_bios(image):
+        raise BadDescription("a PC BIOS starts in real mode, which takes --engine kvm")
     raise BadDescription(
         "the guest is neither a Multiboot image (no header in its first 8192 bytes), "
         "nor a Linux bzImage, nor an ELF file"
