@@ -3,6 +3,7 @@
 import click
 
 from bench.inputs import load_guest, load_rom
+from bench.kvm_speed import measure_kvm
 from bench.speed import SpeedRow, measure_speed
 from rombuilder.guest import guest_names
 from vmirom.history import diff, history
@@ -110,3 +111,34 @@ def _row_to_json(row: SpeedRow) -> dict[str, object]:
 
 for command in (batching, paging, io, linux, history, diff):
     bench.add_command(command)
+
+
+@bench.command("kvm", epilog="Example: vmirom bench kvm --exits 100000 --json")
+@click.option("--exits", "count", type=click.IntRange(min=1), default=50_000, show_default=True)
+@click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True)
+@as_json
+def kvm(count: int, repetitions: int, *, json_output: bool) -> None:
+    """Port exits a second on engine kvm, as a ratio to a minimal loop in C in the same run."""
+    with progress() as tell:
+        speed = measure_kvm(count, repetitions, tell)
+    rows = {"C loop": speed.c_loop, "engine kvm": speed.engine}
+    if json_output:
+        print_json(
+            {
+                "schema": "vmirom.bench.kvm/1",
+                "exits": speed.exits,
+                "nanoseconds": {"c_loop": list(speed.c_loop), "engine": list(speed.engine)},
+                "ratio": speed.ratio,
+            }
+        )
+        return
+    table = plain_table("port exits by", "per second", "microseconds each")
+    for name, times in rows.items():
+        rate = speed.rate(speed.exits, times)
+        table.add_row(name, number(round(rate)), f"{1e6 / rate:.2f}")
+    stdout.print(table)
+    stdout.print(
+        f"The engine takes {speed.ratio:.2f} times as long as the loop, by the medians of "
+        f"{repetitions} interleaved runs of {number(count)} exits.",
+        markup=False,
+    )
