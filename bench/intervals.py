@@ -3,10 +3,11 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vmm.core.errors import BadDescription
 
-__all__ = ["Interval", "mean_interval", "ratio_interval"]
+__all__ = ["Interval", "mean_interval", "ratio_interval", "require_scipy"]
 
 CONFIDENCE = 0.95
 
@@ -28,16 +29,23 @@ class Interval:
         return f"{self.mean:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
+def require_scipy() -> Any:
+    """scipy's statistics, which are an extra. Raises `BadDescription` without them."""
+    try:
+        from scipy import stats  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise BadDescription(
+            "intervals of several repetitions need scipy: pip install 'vmirom[report]'"
+        ) from None
+    return stats
+
+
 def mean_interval(values: Sequence[float]) -> Interval:
     """Student's t interval of the mean. Raises `BadDescription` when scipy is not installed."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return Interval(mean)
-    try:
-        from scipy import stats  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise BadDescription("intervals need scipy: pip install 'vmirom[report]'") from None
-    found = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
+    found = require_scipy().ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
     return Interval(mean, float(found.low), float(found.high))
 
 

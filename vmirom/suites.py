@@ -9,7 +9,7 @@ import click
 from bench import suites
 from bench.curve import QueueCurve, queue_curves
 from bench.inputs import load_guest, load_initrd, load_rom
-from bench.intervals import Interval, mean_interval, ratio_interval
+from bench.intervals import Interval, mean_interval, ratio_interval, require_scipy
 from bench.iocost import io_costs
 from bench.record import Row
 from bench.tcg import QEMU, QEMU_ENGINE, require_qemu
@@ -209,6 +209,8 @@ def linux(how: Sweep, kernel: Path | None, initrd: Path | None, append: str) -> 
     ramdisk = load_initrd(_named(initrd, "VMI_INITRD", "--initrd"))
     assert ramdisk is not None  # noqa: S101 - there is a path
     require_qemu()
+    if how.repetitions > 1:
+        require_scipy()
     roms = [load_rom("none"), load_rom("identity"), load_rom("batching")]
     points = suites.linux(load_guest(str(chosen)), ramdisk, append, roms, DEFAULT_MEMORY)
     perform("linux", points, how, _print_boots)
