@@ -30,7 +30,7 @@ class Interval:
 
 
 def require_scipy() -> Any:
-    """scipy's statistics, which are an extra. Raises `BadDescription` without them."""
+    """Load the statistics of scipy, which is an extra. Raises `BadDescription` without them."""
     try:
         from scipy import stats  # noqa: PLC0415 - an extra
     except ImportError:

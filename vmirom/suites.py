@@ -9,7 +9,7 @@ import click
 from bench import suites
 from bench.curve import QueueCurve, queue_curves
 from bench.inputs import load_guest, load_initrd, load_rom
-from bench.intervals import Interval, mean_interval, ratio_interval, require_scipy
+from bench.intervals import mean_interval, ratio_interval, require_scipy
 from bench.iocost import io_costs
 from bench.record import Row
 from bench.tcg import QEMU, QEMU_ENGINE, require_qemu
@@ -234,21 +234,21 @@ def _print_boots(rows: list[Row]) -> None:
         seconds.setdefault(name, []).append(row.cpu_seconds)
         exits[name] = None if row.counts is None else row.counts.exits
     table = plain_table("boot", "CPU seconds", "ratio", "exits")
+    reference = seconds.get(QEMU, [])
     for name, values in seconds.items():
-        reference = seconds.get(QEMU, [])
-        ratio = ratio_interval(values, reference) if len(reference) == len(values) else None
         count = exits[name]
         table.add_row(
             name,
             str(mean_interval(values)),
-            _ratio(name, ratio),
+            _ratio(name, values, reference),
             "" if count is None else number(count),
         )
     stdout.print(table)
     stdout.print("mean, and where the true one lies with 95 % confidence", markup=False)
 
 
-def _ratio(name: str, ratio: Interval | None) -> str:
-    if ratio is None:
-        return "?"
-    return "1" if name == QEMU else str(ratio)
+def _ratio(name: str, values: list[float], reference: list[float]) -> str:
+    """Of CPU time to QEMU's; unknown where a sweep was stopped between the two."""
+    if name == QEMU:
+        return "1"
+    return str(ratio_interval(values, reference)) if len(reference) == len(values) else "?"
