@@ -31,6 +31,7 @@ _VERBS = {
     "guests": "catalogue",
     "inspect": "inspect",
     "policies": "catalogue",
+    "report": "report",
     "run": "run",
     "top": "top",
 }
