@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
+from vmm.engine.kvm.device import Kvm, KvmUnavailable
+
 Start = Callable[..., subprocess.Popen[str]]
 
 LONG = ("--append", "rounds=1000000")
@@ -59,3 +61,16 @@ def test_compare_stops_at_the_run_it_is_in(start: Start) -> None:
 
 def test_bench(start: Start) -> None:
     interrupt(start("bench", "exits", "--repetitions", "1000"))
+
+
+def test_engine_kvm(start: Start) -> None:
+    try:
+        Kvm().close()
+    except KvmUnavailable as reason:
+        pytest.skip(str(reason))
+    out, err = interrupt(start("run", "portstorm", "--engine", "kvm", "--json", *LONG))
+    value = json.loads(out)
+    assert err == ""
+    assert (value["outcome"], value["engine"]) == ("interrupted", "kvm")
+    assert value["exits"]["heavy"] > 0
+    assert value["instructions"] is None
