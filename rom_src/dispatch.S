@@ -242,8 +242,16 @@ offers:
 .if CALLS_ALL
 	OFFER CALL_SetInitialAPState, native_SetInitialAPState
 .endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_APICWrite, apic_APICWrite, RELOC_CALL_REL, FEATURE_APIC
+.endif
 .ifdef APIC_VIRTUAL_BASE
 	OFFER CALL_APICWrite, native_APICWrite
+.endif
+.if FLAVOUR_BATCHING
+	OFFER CALL_APICRead, apic_APICRead, RELOC_CALL_REL, FEATURE_APIC
+.endif
+.ifdef APIC_VIRTUAL_BASE
 	OFFER CALL_APICRead, native_APICRead
 .endif
 .if FLAVOUR_BATCHING

@@ -41,6 +41,14 @@ clock_updated:
 	.long QUEUE_ABLE_CURTAIN
 queue_curtain:
 	.long 0
+
+# The local APIC, as far as the host keeps it here.
+	.global apic_eoi, apic_registers
+apic_eoi:
+	.long 0
+	.skip QUEUE_APIC_REGISTERS_OFFSET - QUEUE_APIC_EOI_OFFSET - 4
+apic_registers:
+	.skip QUEUE_RECORDS_OFFSET - QUEUE_APIC_REGISTERS_OFFSET
 queue_records:
 	.fill QUEUE_CAPACITY, QUEUE_RECORD_SIZE, 0
 

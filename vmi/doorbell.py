@@ -48,6 +48,10 @@ class Doorbell(IntEnum):
     START_AP = 10
     """ECX = virtual address of two words: the virtual address of a processor's initial state
     (vmi/apstate.py), and its APIC id."""
+    APIC_READ = 11
+    """ECX = offset of a local APIC's register. Answers what is in it."""
+    APIC_WRITE = 12
+    """ECX = value for the register whose offset is in bits 31-16 of EAX."""
 
 
 class Feature(IntFlag):
@@ -69,3 +73,6 @@ class Feature(IntFlag):
     """There are more processors: the ROM may hand over in which state one begins."""
     CURTAIN = 32
     """The curtain is offered to a ROM that can lower it (vmi/queue.py)."""
+    APIC = 64
+    """The guest's one local APIC can be reached by ringing, and is mirrored in the queue header
+    (`vmi.queue.HeaderField`)."""

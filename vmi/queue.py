@@ -27,6 +27,7 @@ from vmi.flags import PageFlag, UpdateFlag
 
 __all__ = [
     "CURTAIN_END",
+    "APIC_MIRRORED",
     "DEFAULT_CAPACITY",
     "DRAINED",
     "FAULT_PAGE_MASK",
@@ -91,11 +92,26 @@ class HeaderField(IntEnum):
     """Written by the monitor: while the curtain is up, the value of CR3 that lowers it, else
     0. A ROM that can lower it takes this word, leaves 0, and loads it, after each entry
     that it stores and queues; see `Ability.CURTAIN`."""
-    RECORDS = 0x40
+    APIC_EOI = 0x40
+    """The monitor writes 1 when the interrupt that it delivers may be ended by clearing this
+    word: it came by an edge, and nothing else waits for its end. Should that change the
+    monitor clears the word itself, and the end needs a ring."""
+    APIC_REGISTERS = 0x80
+    """Written by the monitor, 64 words: what is in the registers of the local APIC, by their
+    offsets divided by 16. Only those that change by nothing but the guest's stores are
+    kept up to date (`APIC_MIRRORED`)."""
+    RECORDS = 0x180
     """Where the records start."""
 
 
 HEADER_SIZE = HeaderField.RECORDS
+
+APIC_MIRRORED = (
+    0x20, 0x30, 0x80, 0xD0, 0xE0, 0xF0, 0x280, 0x300, 0x310,
+    0x320, 0x330, 0x340, 0x350, 0x360, 0x370, 0x380, 0x3E0,
+)  # fmt: skip
+"""Offsets of the APIC registers that `HeaderField.APIC_REGISTERS` holds: ID, version, TPR,
+LDR, DFR, SVR, ESR, ICR, the LVT entries, the timer's initial count and its divider."""
 
 
 class Ability(IntFlag):

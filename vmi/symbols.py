@@ -22,6 +22,7 @@ def assembler_symbols() -> dict[str, int]:
     Calls are `CALL_<name>` in the interface's own spelling (`CALL_SetPxE`), all
     else is upper case.
     """
+    mirrored = sum(1 << offset // 16 for offset in queue.APIC_MIRRORED)
     return {
         "VMI_API_MAJOR": API_MAJOR,
         "VMI_API_MINOR": API_MINOR,
@@ -53,6 +54,8 @@ def assembler_symbols() -> dict[str, int]:
         "QUEUE_RECORD_SIZE": queue.RECORD_SIZE,
         **{f"QUEUE_{field.name}_OFFSET": int(field) for field in queue.HeaderField},
         **_members("RECORD", queue.RecordKind),
+        "APIC_MIRRORED_LOW": mirrored & 0xFFFFFFFF,
+        "APIC_MIRRORED_HIGH": mirrored >> 32,
     }
 
 

@@ -266,6 +266,9 @@ class Machine:
             apic.on_change = partial(self._pending_changed, vcpu)
             self.apics.append(apic)
         self.apics[0].virtual_wire()
+        if len(self.apics) == 1:
+            # A ROM has one queue header, and so room for one local APIC.
+            self.vcpu.doorbell.serve_apic(self.apics[0])
 
     def _make_clocks(self) -> None:
         """What the ROM's timer calls need: each CPU has its alarms, and its ways to get them."""

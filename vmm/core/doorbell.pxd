@@ -1,6 +1,7 @@
 from vmm.core.batch cimport BatchQueue
 from vmm.core.counters cimport Counters
 from vmm.core.cpustate cimport CpuState
+from vmm.core.localapic cimport LocalApic
 from vmm.core.memory cimport GuestMemory
 from vmm.core.paging cimport GuestPaging
 from vmm.core.shadow cimport ShadowMmu
@@ -14,6 +15,8 @@ cdef class DoorbellPort:
     cdef Counters counters
     cdef readonly object clock
     cdef readonly object start_ap
+    cdef LocalApic apic
     cdef readonly object complaints
 
+    cdef unsigned int register(self, unsigned int function, unsigned int offset, unsigned int value) except? 0xFFFFFFFF
     cdef unsigned int ring(self, unsigned int function, unsigned int argument, unsigned int eip) except? 0xFFFFFFFF

@@ -9,11 +9,13 @@ import cython
 from vmi.apstate import AP_STATE_SIZE, START_WORDS, ApState
 from vmi.clock import ALARM_WORDS, AlarmRequest, alarm_of
 from vmi.doorbell import Doorbell, Feature
+from vmi.queue import HeaderField
 from vmm.core.apstart import check_start
 from vmm.core.batch import BatchQueue
 from vmm.core.counters import Counters
 from vmm.core.cpustate import CpuState
 from vmm.core.event import Event
+from vmm.core.localapic import LocalApic
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 from vmm.core.queueregion import QueueRefused
@@ -31,6 +33,11 @@ ADOPT_TABLES = cython.declare(cython.uint, Doorbell.ADOPT_TABLES)
 SET_ALARM = cython.declare(cython.uint, Doorbell.SET_ALARM)
 CANCEL_ALARM = cython.declare(cython.uint, Doorbell.CANCEL_ALARM)
 START_AP = cython.declare(cython.uint, Doorbell.START_AP)
+APIC_READ = cython.declare(cython.uint, Doorbell.APIC_READ)
+APIC_WRITE = cython.declare(cython.uint, Doorbell.APIC_WRITE)
+FUNCTION_MASK = cython.declare(cython.uint, 0xFFFF)
+OFFSET_SHIFT = cython.declare(cython.uint, 16)
+REGISTER_MASK = cython.declare(cython.uint, 0xFFF)
 ATTACHED = cython.declare(cython.uint, Feature.ATTACHED)
 COMPLAINTS = 16
 
@@ -62,16 +69,21 @@ class DoorbellPort:
         self.counters = counters
         self.clock = None
         self.start_ap = None
+        self.apic = None
         self.complaints = []
 
     def ring(self, function: cython.uint, argument: cython.uint, eip: cython.uint) -> cython.uint:
         """The doorbell: answers what the ROM finds in EAX."""
+        offset: cython.uint = function >> OFFSET_SHIFT
+        function &= FUNCTION_MASK
         self.counters.count(HYPERCALL, function, eip)
         if function == ATTACH:
             return self.attach(argument, eip)
         if not self.queue.is_served():
             self.complain(f"doorbell function {function} at {eip:#010x} before a queue is attached")
             return 0
+        if self.apic is not None and (function == APIC_READ or function == APIC_WRITE):
+            return self.register(function, offset, argument)
         self.queue.drain()
         if function == SET_CR3:
             self.paging.cr3 = argument
@@ -110,6 +122,20 @@ class DoorbellPort:
         """Grant the timer calls: publish this clock at attach, serve its alarms."""
         self.clock = clock
         self.queue.offered = self.queue.offered | Feature.CLOCK
+
+    def serve_apic(self, apic: LocalApic):
+        """Grant the APIC calls: mirror this local APIC from attach on, and serve its registers."""
+        self.apic = apic
+        self.queue.offered = self.queue.offered | Feature.APIC
+
+    def register(
+        self, function: cython.uint, offset: cython.uint, value: cython.uint
+    ) -> cython.uint:
+        """APIC_READ, APIC_WRITE; no page table is concerned, so nothing is drained."""
+        if function == APIC_READ:
+            return self.apic.load(value & REGISTER_MASK, 4)
+        self.apic.store(offset & REGISTER_MASK, 4, value)
+        return ATTACHED
 
     def alarm(self, function, argument, eip):
         """SET_ALARM, CANCEL_ALARM: 1 for done and for "was set"."""
@@ -163,6 +189,9 @@ class DoorbellPort:
             return 0
         if self.clock is not None:
             self.clock.publish(self.memory, self.queue.location()[0])
+        if self.apic is not None:
+            header = self.queue.location()[0]
+            self.apic.share(header + HeaderField.APIC_EOI, header + HeaderField.APIC_REGISTERS)
         # From here on the TLB is in step, too: native stores so far have left that to the guest.
         self.cpu.flush_tlb()
         return self.queue.offered

@@ -1,4 +1,10 @@
+from vmm.core.memory cimport GuestMemory
+
 cdef class LocalApic:
+    cdef GuestMemory memory
+    cdef unsigned int eoi_address
+    cdef unsigned int mirror
+    cdef bint eoi_promised
     cdef readonly unsigned int initial_id
     cdef readonly bint boot
     cdef object timers
@@ -43,6 +49,10 @@ cdef class LocalApic:
     cpdef int store(self, unsigned int offset, unsigned int size, unsigned int value) except -1
     cpdef unsigned int read(self, unsigned int offset) except? 0xFFFFFFFF
     cpdef int write(self, unsigned int offset, unsigned int value) except -1
+    cdef int write_register(self, unsigned int offset, unsigned int value) except -1
+    cdef int publish(self) except -1
+    cdef int settle(self) except -1
+    cdef int withdraw(self) except -1
     cdef int write_spurious(self, unsigned int value) except -1
     cdef int write_lvt(self, unsigned int number, unsigned int value) except -1
     cdef int error(self, unsigned int bit) except -1

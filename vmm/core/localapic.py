@@ -13,8 +13,10 @@ from array import array
 
 import cython
 
+from vmi.queue import APIC_MIRRORED
 from vmm.core.apicmessage import BROADCAST, DeliveryMode
 from vmm.core.bus import NoInterrupts
+from vmm.core.memory import GuestMemory
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
@@ -150,6 +152,9 @@ class LocalApic:
         self.pending = False
         self.timer_key = None
         self.due = 0
+        self.memory = None
+        self.eoi_address = self.mirror = 0
+        self.eoi_promised = False
         self.base = DEFAULT_PAGE | BASE_GLOBAL_ENABLE | (BASE_BOOT_PROCESSOR if boot else 0)
         self.reset()
 
@@ -180,7 +185,9 @@ class LocalApic:
         self.deadline = 0
         self.fired = 0
         self.external_wanted = False
+        self.withdraw()
         self.arm()
+        self.publish()
         self.update()
 
     def virtual_wire(self):
@@ -191,6 +198,10 @@ class LocalApic:
         self.write(SPURIOUS_VECTOR, SOFTWARE_ENABLE | 0xFF)
         self.write(LVT_LINT0, LEVEL_TRIGGERED | (EXTINT << 8))
         self.write(LVT_LINT1, LEVEL_TRIGGERED | (NMI << 8))
+
+    def set_memory(self, memory: GuestMemory):
+        """Where `share` finds what it shares."""
+        self.memory = memory
 
     # ---- IA32_APIC_BASE
 
@@ -244,6 +255,7 @@ class LocalApic:
 
     def read(self, offset: cython.uint) -> cython.uint:
         """The register at an offset, a multiple of 16 below 4096."""
+        self.settle()
         if offset == ID:
             return self.id << 24
         if offset == VERSION:
@@ -287,8 +299,14 @@ class LocalApic:
 
     def write(self, offset: cython.uint, value: cython.uint) -> cython.int:
         """Store to the register at an offset, a multiple of 16 below 4096."""
+        self.settle()
         if offset == END_OF_INTERRUPT:
             return self.end_of_interrupt()
+        self.write_register(offset, value)
+        return self.publish()
+
+    def write_register(self, offset: cython.uint, value: cython.uint) -> cython.int:
+        """The same, for all but EOI."""
         if offset == TASK_PRIORITY:
             self.tpr = value & 0xFF
             return self.update()
@@ -388,6 +406,7 @@ class LocalApic:
 
     def processor_priority(self) -> cython.uint:
         """PPR: what an interrupt must exceed, in its upper four bits, to get in."""
+        self.settle()
         serving: cython.int = self.top(self.isr)
         if serving < 0 or self.tpr >> 4 >= cython.cast(cython.uint, serving) >> 4:
             return self.tpr
@@ -434,6 +453,8 @@ class LocalApic:
 
     def request(self, vector: cython.uint, level: cython.bint) -> cython.int:
         """A fixed interrupt for this processor: pend it."""
+        self.settle()
+        self.withdraw()
         bit: cython.uint = cython.cast(cython.uint, 1) << (vector & 31)
         word: cython.uint = vector >> 5
         self.irr[word] = self.irr[word] | bit
@@ -487,12 +508,51 @@ class LocalApic:
         word: cython.uint = cython.cast(cython.uint, asking) >> 5
         bit: cython.uint = cython.cast(cython.uint, 1) << (asking & 31)
         self.irr[word] = self.irr[word] & ~bit
+        alone: cython.bint = self.top(self.isr) < 0 and self.top(self.irr) < 0
         self.isr[word] = self.isr[word] | bit
+        if alone and self.eoi_address and not self.tmr[word] & bit:
+            self.memory.write32(self.eoi_address, 1)
+            self.eoi_promised = True
         self.update()
         return asking
 
+    # ---- ends of interrupts without an exit, as KVM's MSR_KVM_PV_EOI_EN has them
+
+    def share(self, eoi_address, mirror):
+        """From now on keep two places in guest memory up to date, guest-physical addresses.
+
+        They are the words `APIC_EOI` and `APIC_REGISTERS` of `vmi.queue.HeaderField`.
+        """
+        self.eoi_address = eoi_address
+        self.mirror = mirror
+        self.eoi_promised = False
+        self.memory.write32(eoi_address, 0)
+        self.publish()
+
+    def publish(self) -> cython.int:
+        """Registers have changed: bring the mirror up to date."""
+        if self.mirror:
+            for offset in APIC_MIRRORED:
+                self.memory.write32(self.mirror + offset // 4, self.read(offset))
+        return 0
+
+    def settle(self) -> cython.int:
+        """If the guest has ended its interrupt by clearing the word, take note."""
+        if self.eoi_promised and not self.memory.read32(self.eoi_address):
+            self.eoi_promised = False
+            self.end_of_interrupt()
+        return 0
+
+    def withdraw(self) -> cython.int:
+        """Somebody waits for the end of the interrupt in service: it must be told after all."""
+        if self.eoi_promised:
+            self.eoi_promised = False
+            self.memory.write32(self.eoi_address, 0)
+        return 0
+
     def end_of_interrupt(self) -> cython.int:
         """EOI: the highest vector in service is done."""
+        self.withdraw()
         serving: cython.int = self.top(self.isr)
         if serving < 0:
             return 0
@@ -505,6 +565,7 @@ class LocalApic:
                 if self.lvt[3 + number] & REMOTE_IRR and self.lvt[3 + number] & 0xFF == serving:
                     self.lvt[3 + number] = self.lvt[3 + number] & ~REMOTE_IRR
                     self.wire_changed(number, False)
+            self.publish()
             self.bus.end_of_interrupt(int(serving))
         return self.update()
 
@@ -571,6 +632,7 @@ class LocalApic:
             if entry & LEVEL_TRIGGERED and number == 0:
                 if not entry & REMOTE_IRR and self.accept(FIXED, entry & 0xFF, True):
                     self.lvt[3 + number] = entry | REMOTE_IRR
+                    self.publish()
             elif rising:
                 self.accept(FIXED, entry & 0xFF, False)
         elif rising and (mode == NMI or mode == INIT):
@@ -712,6 +774,9 @@ class LocalApic:
             "started": int(self.started),
             "fired": int(self.fired),
             "deadline": int(self.deadline),
+            "eoi_address": int(self.eoi_address),
+            "eoi_promised": int(self.eoi_promised),
+            "mirror": int(self.mirror),
         }
 
     def restore(self, state):
@@ -738,6 +803,9 @@ class LocalApic:
         self.started = state["started"]
         self.fired = state["fired"]
         self.deadline = state["deadline"]
+        self.eoi_address = state["eoi_address"]
+        self.eoi_promised = bool(state["eoi_promised"])
+        self.mirror = state["mirror"]
         self.arm()
         self.update()
 

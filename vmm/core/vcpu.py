@@ -168,6 +168,7 @@ class Vcpu:
 
     def plug_in(self, apic):
         """Give the CPU a local APIC that its guest can see."""
+        apic.set_memory(self.memory)
         self.devices.set_apic(apic)
         self.privileged.apic = apic
         self.privileged.cpuid = cpuid_with_apic(apic)
