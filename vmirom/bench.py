@@ -7,6 +7,7 @@ from bench.kvm_speed import measure_kvm
 from bench.speed import SpeedRow, measure_speed
 from rombuilder.guest import guest_names
 from vmirom.history import diff, history
+from vmirom.irq import irq
 from vmirom.options import as_json
 from vmirom.output import number, plain_table, print_json, progress, stdout
 from vmirom.suites import batching, io, linux, paging
@@ -109,7 +110,7 @@ def _row_to_json(row: SpeedRow) -> dict[str, object]:
     }
 
 
-for command in (batching, paging, io, linux, history, diff):
+for command in (batching, paging, io, irq, linux, history, diff):
     bench.add_command(command)
 
 
