@@ -26,8 +26,8 @@ from vmi.address import PAGE_MASK, GuestPhysical
 from vmi.flags import PageFlag, UpdateFlag
 
 __all__ = [
-    "CURTAIN_END",
     "APIC_MIRRORED",
+    "CURTAIN_END",
     "DEFAULT_CAPACITY",
     "DRAINED",
     "FAULT_PAGE_MASK",

@@ -3,7 +3,7 @@
 import pytest
 
 from rombuilder.rom import Flavour, build_rom
-from vmi.queue import APIC_MIRRORED
+from vmi.queue import APIC_MIRRORED, HeaderField
 from vmm.core.event import Event, Reason
 from vmm.machine import Machine
 
@@ -105,9 +105,9 @@ def test_every_mirrored_register_reads_as_it_is(rom_guest) -> None:
         + "\tFINISH 0\n"
     )
     assert machine.run().outcome.ok
-    header = machine.vcpu.queue.location()[0]
+    mirror = machine.vcpu.queue.location()[0] + HeaderField.APIC_REGISTERS
     apic = machine.apics[0]
-    assert {at: machine.memory.read32(header + 0x40 + at // 4) for at in APIC_MIRRORED} == {
+    assert {at: machine.memory.read32(mirror + at // 4) for at in APIC_MIRRORED} == {
         at: apic.read(at) for at in APIC_MIRRORED
     }
 
