@@ -58,8 +58,10 @@ def test_it_finds_them_and_reaches_the_end(rom: str) -> None:
     assert "I/O APIC #8 Version 17 at 0xFEC00000" in run.console
     assert re.search(r"\.\.TIMER: vector=0x\w\w apic1=0 pin1=2 ", run.console)
     assert workload(run) == workload(boot("none", apic=False)) != []
-    # Ends of interrupts and the timer's registers are served in the core.
-    assert run.ledger.by_reason[Reason.MMIO].light > 100
+    # Ends of interrupts and the timer's registers are served in the core; the batching ROM
+    # leaves no access to the registers in memory.
+    light = run.ledger.by_reason[Reason.MMIO].light
+    assert light == 0 if rom == "batching" else light > 100
 
 
 def test_two_boots_are_equal() -> None:
