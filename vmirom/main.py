@@ -32,6 +32,7 @@ _VERBS = {
     "inspect": "inspect",
     "policies": "catalogue",
     "report": "report",
+    "registers": "registers",
     "run": "run",
     "top": "top",
 }

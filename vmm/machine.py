@@ -25,6 +25,7 @@ from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.policy import POLICIES, Policy
 from vmm.core.portfilters import PortFilters
 from vmm.core.processor import Activity, Processor
+from vmm.core.registerfile import RegisterFile
 from vmm.core.runloop import RunLoop
 from vmm.core.stop import Stop
 from vmm.core.timers import Timers
@@ -149,6 +150,7 @@ class Machine:
     ioapic_home: IoApicHome | None = field(init=False, default=None)
     ioapic: IoApicLink | None = field(init=False, default=None)
     processors: list[Processor] = field(init=False)
+    registers: list[RegisterFile] = field(init=False)
     pc: Pc = field(init=False)
     filters: PortFilters = field(init=False, default_factory=PortFilters)
     roms: list[ShadowedRom] = field(init=False)
@@ -290,6 +292,10 @@ class Machine:
                 Activity.WAITING if vcpu.index else Activity.RUNNING,
             )
             for vcpu, engine in zip(self.vm.vcpus, self.engines, strict=True)
+        ]
+        self.registers = [
+            RegisterFile(self.vm, processor, engine)
+            for processor, engine in zip(self.processors, self.engines, strict=True)
         ]
         if self.description.cpus > 1:
             for vcpu in self.vm.vcpus:

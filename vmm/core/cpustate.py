@@ -179,6 +179,22 @@ class CpuState:
         self.quads[SEGMENT_QUAD + 3 * segment] = (selector & 0xFFFF) << 4
         return 0
 
+    def set_segment(self, segment, selector, base, limit, attributes):
+        """Write a segment cache or descriptor-table register whole."""
+        self.words[SEGMENT_WORD + 6 * segment] = selector
+        self.quads[SEGMENT_QUAD + 3 * segment] = base
+        self.words[SEGMENT_WORD + 6 * segment + 4] = limit
+        self.words[SEGMENT_WORD + 6 * segment + 5] = attributes
+
+    def in_interrupt_shadow(self):
+        """Is this the one instruction after STI or MOV SS in which interrupts wait?"""
+        return (self.words[HFLAGS] & HF_INTERRUPT_SHADOW) != 0
+
+    def set_interrupt_shadow(self, shadowed):
+        """Begin or end that."""
+        flags: cython.uint = self.words[HFLAGS] & ~HF_INTERRUPT_SHADOW
+        self.words[HFLAGS] = flags | HF_INTERRUPT_SHADOW if shadowed else flags
+
     def load_table(self, table: cython.uint, base: cython.uint, limit: cython.uint) -> cython.int:
         """Load GDTR (8) or IDTR (9)."""
         self.quads[SEGMENT_QUAD + 3 * table] = base

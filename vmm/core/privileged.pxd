@@ -18,7 +18,7 @@ cdef class PrivilegedRegisters:
     cdef Delivery delivery
     cdef InstructionBytes code
     cdef public object cpuid
-    cdef object msrs
+    cdef readonly object msrs
     cdef public LocalApic apic
     cdef unsigned int[::1] dr
 

@@ -114,6 +114,14 @@ class PrivilegedRegisters:
         self.paging.cr3 = self.paging.cr4 = 0
         self.power_on()
 
+    def debug(self, number):
+        """DR0 to DR3, DR6 or DR7."""
+        return int(self.dr[number])
+
+    def set_debug(self, number, value):
+        """Write one."""
+        self.dr[number] = value
+
     def begin_with(self, cr0, cr3, cr4, efer):
         """The control registers of a CPU that begins in protected mode."""
         self.msrs[MSR_EXTENDED_FEATURES] = efer

@@ -38,6 +38,17 @@ _FAULT_ADDRESS = 0x80
 
 _SYSENTER_MSRS = range(0x174, 0x177)
 
+_SYSENTER_NAMES = dict(
+    zip(("sysenter_cs", "sysenter_esp", "sysenter_eip"), _SYSENTER_MSRS, strict=True)
+)
+_FLOATING = {
+    "fcw": x86.UC_X86_REG_FPCW,
+    "fsw": x86.UC_X86_REG_FPSW,
+    "ftw": x86.UC_X86_REG_FPTAG,
+    "mxcsr": x86.UC_X86_REG_MXCSR,
+    **{f"st{i}": x86.UC_X86_REG_FP0 + i for i in range(8)},
+    **{f"xmm{i}": x86.UC_X86_REG_XMM0 + i for i in range(8)},
+}
 _HF_GUEST = 1 << 21
 _EFER_NXE = 0x800
 _CR4_PAE = 0x20
@@ -234,6 +245,25 @@ class UnicornEngine:
         status = self._start(self._handle, eip, _NO_UNTIL, 0, instructions)
         if status:
             raise EngineFailure(f"Unicorn stopped with error {status} near {self.eip():#010x}")
+
+    def read_register(self, name: str) -> int:
+        """An x87, SSE or SYSENTER register, by its name in `vmm.core.registerids`."""
+        if name in _SYSENTER_NAMES:
+            return int(self._uc.msr_read(_SYSENTER_NAMES[name]))
+        value = self._uc.reg_read(_FLOATING[name])
+        if isinstance(value, tuple):
+            mantissa, exponent = value
+            return int(mantissa) | int(exponent) << 64
+        return int(value)
+
+    def write_register(self, name: str, value: int) -> None:
+        """Set one."""
+        if name in _SYSENTER_NAMES:
+            self._uc.msr_write(_SYSENTER_NAMES[name], value)
+        elif name.startswith("st"):
+            self._uc.reg_write(_FLOATING[name], (value & (1 << 64) - 1, value >> 64))
+        else:
+            self._uc.reg_write(_FLOATING[name], value)
 
     def eip(self) -> int:
         """Where the guest stands."""
