@@ -76,14 +76,16 @@ def load_guest(name: str) -> Guest:
     image = _read(name, "guest", f"the built-in guests {', '.join(known)}")
     path = Path(name)
     if path.suffix == _SOURCE:
-        return Guest(path.stem, _build(path))
+        return _build(path)
     return Guest(path.name, image)
 
 
-def _build(source: Path) -> bytes:
+def _build(source: Path) -> Guest:
     folder = guests_dir()
     built = assemble(source, symbols=assembler_symbols(), include_dirs=[folder, folder / "lib"])
-    return link([built], read_script(guest_layout(source))).data
+    image = link([built], read_script(guest_layout(source)))
+    symbols = {label.name: label.address for label in image.labels}
+    return Guest(source.stem, image.data, SymbolMap(symbols))
 
 
 def load_initrd(path: Path | None) -> bytes | None:

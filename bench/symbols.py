@@ -20,6 +20,12 @@ class SymbolMap:
         self._addresses = [address for address, _ in pairs]
         self._names = [name for _, name in pairs]
 
+    def address(self, name: str) -> int:
+        """Where a symbol is; raises `KeyError`."""
+        if name not in self._names:
+            raise KeyError(name)
+        return self._addresses[self._names.index(name)]
+
     def name(self, address: int) -> str:
         """Answer the symbol and the distance, as in symbol+0x12; nothing where none is near."""
         index = bisect.bisect_right(self._addresses, address) - 1

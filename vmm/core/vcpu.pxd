@@ -61,6 +61,7 @@ cdef class Vcpu:
     cdef unsigned int port_in(self, unsigned int port, unsigned int size) except? 0xFFFFFFFE
     cdef int port_out(self, unsigned int port, unsigned int size, unsigned int value) except -1
     cdef void block(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef void enter_block(self, unsigned int address, unsigned int size) noexcept nogil
     cdef int attention(self, unsigned int address) except -1
     cpdef int sysenter(self) except -1
     cdef int halt(self, unsigned int reason) except -1
