@@ -5,6 +5,7 @@ needed is a place to return to: a HLT where a BIOS has its reset entry.
 """
 
 import struct
+import time
 from collections.abc import Mapping
 from mmap import mmap
 
@@ -18,6 +19,7 @@ from vmm.engine.realmode import FarCall
 __all__ = ["far_caller"]
 
 _PATIENCE_NS = 10_000_000_000
+_LOOK_NS = 5_000_000
 _STACK_SEGMENT = 0x7000
 _STACK_POINTER = 0xFFEC
 _RETURN_SEGMENT = 0xF000
@@ -59,15 +61,22 @@ def far_caller(processor: KvmProcessor) -> FarCall:
 
 
 def _run(processor: KvmProcessor, where: str) -> None:
-    """Run until the routine has returned."""
+    """Run until the routine has returned. A kernel with the local APIC keeps the HLT to itself."""
+    end = time.monotonic_ns() + _PATIENCE_NS
     with processor.vcpu.kicker as kicker:
-        kicker.after(_PATIENCE_NS)
         try:
-            while (reason := processor.enter()) not in {Exit.HLT, Exit.INTR}:
-                processor.serve(reason)
+            kicker.after(_LOOK_NS)
+            while (reason := processor.enter()) != Exit.HLT and not processor.asleep:
+                if reason != Exit.INTR:
+                    processor.serve(reason)
+                elif time.monotonic_ns() >= end:
+                    break
+                else:
+                    kicker.settle()
+                    kicker.after(_LOOK_NS)
         except (TripleFault, EngineFailure) as error:
             raise BadDescription(f"{where} crashed: {error}") from None
-    if reason == Exit.INTR:
+    if reason == Exit.INTR and not processor.asleep:
         seconds = _PATIENCE_NS // 10**9
         raise BadDescription(f"{where} did not return within {seconds} seconds")
     if processor.eip() != _RETURN + 1:

@@ -55,7 +55,7 @@ _IO_EVENT, _MMIO_EVENT = int(Event.IO), int(Event.MMIO)
 _WRITE_DIRECTION = 0x1000000
 _VALUES = {1: struct.Struct("<B"), 2: struct.Struct("<H"), 4: struct.Struct("<I")}
 _LOW_32 = 0xFFFFFFFF
-_MP_HALTED = 3
+_MP_RUNNABLE, _MP_HALTED = 0, 3
 _CR0_PG = 1 << 31
 _APIC_BASE_DISABLED = 0xFEE00000 | 1 << 8
 _APIC_ENABLED = 1 << 11
@@ -282,7 +282,9 @@ class KvmProcessor:
     # ---- state
 
     def start(self, state: Mapping[str, int]) -> None:
-        """Set registers by name before the guest runs."""
+        """Set registers by name before the guest runs, awake whatever it did before."""
+        if self._halts_in_kernel:
+            self.vcpu.descriptor.ioctl_buffer(Ioctl.SET_MP_STATE, bytearray(MpState(_MP_RUNNABLE)))
         self.registers.set_named(state)
 
     def forget(self) -> None:

@@ -414,6 +414,7 @@ class Ioctl(IntEnum):
     SET_SIGNAL_MASK = _sized(_WRITE, 0x8B, SignalMask, 0x4004AE8B)
     SET_CPUID2 = _sized(_WRITE, 0x90, CpuidList, 0x4008AE90)
     GET_MP_STATE = _sized(_READ, 0x98, MpState, 0x8004AE98)
+    SET_MP_STATE = _sized(_WRITE, 0x99, MpState, 0x4004AE99)
     GET_DEBUGREGS = _sized(_READ, 0xA1, DebugRegisters, 0x8080AEA1)
     SET_DEBUGREGS = _sized(_WRITE, 0xA2, DebugRegisters, 0x4080AEA2)
     ENABLE_CAP = _sized(_WRITE, 0xA3, EnableCap, 0x4068AEA3)

@@ -84,6 +84,15 @@ def test_a_rom_that_is_granted_the_same_rings_the_same(name: str) -> None:
     ]
 
 
+def test_a_local_apic_in_the_kernel_changes_no_port_exit() -> None:
+    if not ability("split_irqchip"):
+        pytest.skip("no split irqchip here")
+    plain = KvmMachine(describe("portstorm", "batching")).run()
+    split = KvmMachine(describe("portstorm", "batching", apic=True)).run()
+    assert split.outcome.kind is OutcomeKind.PASSED
+    assert heavy_places(plain) == heavy_places(split)
+
+
 def test_exits_are_labelled_as_this_engines() -> None:
     run = KvmMachine(describe("portstorm", None)).run()
     assert (run.engine, run.policy.name, run.counts_instructions) == ("kvm", "kvm", False)
