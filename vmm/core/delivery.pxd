@@ -15,6 +15,7 @@ cdef class Delivery:
     cdef unsigned int stack_high
     cdef unsigned int value
     cdef readonly unsigned long long delivered
+    cdef public object trap
 
     cpdef int deliver(self, unsigned int vector, int error, bint software, unsigned int return_eip) except -1
     cdef int deliver_in_real_mode(self, unsigned int vector, unsigned int return_ip) except -1

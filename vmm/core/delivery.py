@@ -66,6 +66,8 @@ class Delivery:
         self.stack_low = self.stack_high = 0
         self.value = 0
         self.delivered = 0
+        # Called in place of the guest's handlers, with what they would be entered for.
+        self.trap: object = None
 
     def deliver(
         self, vector: cython.uint, error: cython.int, software: cython.bint, return_eip: cython.uint
@@ -79,6 +81,9 @@ class Delivery:
         """
         outcome: cython.int
         second: cython.uint
+        if self.trap is not None:
+            self.trap(int(vector), int(error), bool(software), int(return_eip))
+            return vector
         if not self.paging.cr0 & PROTECTED:
             self.deliver_in_real_mode(vector, return_eip)
             self.delivered += 1

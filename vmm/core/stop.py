@@ -23,3 +23,5 @@ class Stop(IntEnum):
     """A device or the user asked for it."""
     YIELD = 7
     """The CPU spins: another one may have its turn."""
+    TRAP = 8
+    """What the guest did is for somebody outside to decide (`Delivery.trap`)."""

@@ -34,6 +34,7 @@ cdef class Vcpu:
     cdef StringSweep strings
     cdef object ports
     cdef public PortFilters filters
+    cdef public bint has_doorbell
     cdef public bint fault_mask
     cdef public bint lets_stray
     cdef public unsigned int spins

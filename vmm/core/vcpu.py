@@ -145,6 +145,7 @@ class Vcpu:
         self.strings = StringSweep(cpu, memory, self.shadow)
         self.ports = ports
         self.filters = PortFilters()
+        self.has_doorbell = True
         self.privileged = PrivilegedRegisters(
             cpu, self.paging, self.shadow, self.queue, self.counters, self.meter, self.delivery,
             self.code, cpuid, msrs,
@@ -395,7 +396,7 @@ class Vcpu:
         self.meter.charged_ns += PORT_NS
         eip: cython.uint = self.cpu.eip()
         self.check_port_right(port, eip)
-        if port == DOORBELL_PORT and size == 4:
+        if port == DOORBELL_PORT and size == 4 and self.has_doorbell:
             self.counters.count(IO, port | (size << 16), eip)
             return DOORBELL_SIGNATURE
         if self.filters.answers(port, size, self.meter.now()):
@@ -415,7 +416,7 @@ class Vcpu:
         cpu: CpuState = self.cpu
         eip: cython.uint = cpu.eip()
         self.check_port_right(port, eip)
-        if port == DOORBELL_PORT and size == 4:
+        if port == DOORBELL_PORT and size == 4 and self.has_doorbell:
             cpu.set_reg(EAX, self.doorbell.ring(value, cpu.reg(ECX), eip))
             if self.after_exit is not None:
                 self.after_exit()
