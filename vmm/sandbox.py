@@ -394,7 +394,7 @@ class Sandbox:
         if vcpu.error is not None:
             error, vcpu.error = vcpu.error, None
             raise error
-        if self._ended is not None:
+        if self._over:
             return
         if Stop(vcpu.stop_reason) is Stop.LIMIT:
             vcpu.meter.leave_at(vcpu.cpu.eip())
@@ -403,6 +403,11 @@ class Sandbox:
             if isinstance(self._pending, SystemCall):
                 self.set("eip", self._pending.address)
             self.offer(self._pending)
+
+    @property
+    def _over(self) -> bool:
+        """Has the run an end? The function may have given it one in the middle of a block."""
+        return self._ended is not None
 
     def _trap(self, vector: int, error: int, software: bool, return_eip: int) -> None:  # noqa: FBT001 - the core calls it
         """An exception or INT n, in place of a kernel's handler."""
