@@ -399,10 +399,17 @@ class Sandbox:
         if Stop(vcpu.stop_reason) is Stop.LIMIT:
             vcpu.meter.leave_at(vcpu.cpu.eip())
             self._ended = Ending(EndingKind.LIMIT, 0)
-        elif self._pending is not None:
-            if isinstance(self._pending, SystemCall):
-                self.set("eip", self._pending.address)
-            self.offer(self._pending)
+            return
+        event = self._trapped
+        if isinstance(event, SystemCall):
+            self.set("eip", event.address)
+        if event is not None:
+            self.offer(event)
+
+    @property
+    def _trapped(self) -> Event | None:
+        """What the engine stopped for."""
+        return self._pending
 
     @property
     def _over(self) -> bool:
