@@ -12,6 +12,7 @@ from vmi.apstate import ApState
 from vmi.clock import Wiring
 from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmm.core.apicbus import ApicBus
+from vmm.core.apicmessage import ApicMessage, message_signalled
 from vmm.core.bus import InterruptController, MemoryBus, PortBus
 from vmm.core.checker import ShadowChecker
 from vmm.core.clock import GuestClock
@@ -70,6 +71,7 @@ GDT = GuestPhysical(0x1000)
 VGA_HOLE = (0xA0000, 0xC0000)
 """No RAM from the first address to the second."""
 _RESERVED_FLAGS = 2
+_CASCADE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +374,11 @@ class Machine:
         self._recording = Recording(self.vm.vcpus, self.description.policy, sinks, timing=timing)
 
     def run(self, watch: Callable[[int], None] | None = None) -> Run:
-        """Run the guest to its end; `watch` is told the instructions so far (see `RunLoop.run`)."""
+        """Run the guest to its end; `watch` is told the instructions so far (see `RunLoop.run`).
+
+        In the thread that made the machine; raises `VcpuThreadError` in another one.
+        """
+        self.vm.check_thread("run")
         try:
             return self._run(watch)
         finally:
@@ -385,6 +391,30 @@ class Machine:
         if self._recording is not None:
             self._recording.finish()
         return self.result(outcome)
+
+    # ---- calls from any thread, carried out between two instructions
+
+    def stop(self) -> None:
+        """End the run, with what was counted so far."""
+        self.vm.post(self._interrupted)
+
+    @staticmethod
+    def _interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def drive_line(self, irq: int, *, high: bool) -> None:
+        """Drive the wire of interrupt request 0 to 15, without 2; high is a request."""
+        if irq not in range(16) or irq == _CASCADE:
+            raise ValueError(f"interrupt request {irq}: expected 0 to 15, without {_CASCADE}")
+        self.vm.post(lambda: setattr(self.pc.wire(irq), "level", high))
+
+    def message(self, address: int, data: int) -> None:
+        """A message-signalled interrupt; raises `BadMessage` for one that means nothing."""
+        interrupt = message_signalled(address, data)
+        self.vm.post(lambda: self._deliver(interrupt))
+
+    def _deliver(self, interrupt: ApicMessage) -> None:
+        self.bus.deliver(interrupt)
 
     def ledger(self) -> Ledger:
         """The exits so far, by reason; without places, which take a while to collect."""

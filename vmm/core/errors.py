@@ -8,6 +8,7 @@ __all__ = [
     "TimeUp",
     "TripleFault",
     "Unsupported",
+    "VcpuThreadError",
     "VmmError",
 ]
 
@@ -26,6 +27,10 @@ class EngineFailure(VmmError):
 
 class TimeUp(VmmError):
     """The run has taken as long as it may."""
+
+
+class VcpuThreadError(VmmError):
+    """A call to a virtual CPU from a thread that it does not belong to."""
 
 
 class GuestError(VmmError):

@@ -87,6 +87,7 @@ class RunLoop:
             return Outcome(OutcomeKind.ENGINE_FAILURE, str(failure))
 
     def _once(self, max_instructions: int) -> Outcome | None:
+        self._vm.run_posted()
         ended = self._power.outcome
         if ended is not None:
             return ended

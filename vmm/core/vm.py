@@ -1,11 +1,14 @@
 """What the virtual CPUs of one machine share."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from mmap import mmap
+from queue import SimpleQueue
 
 from vmm.core.binding import EngineBinding
 from vmm.core.bus import PortBus
 from vmm.core.cpustate import CpuState
+from vmm.core.errors import VcpuThreadError
 from vmm.core.memory import GuestMemory
 from vmm.core.policy import Policy
 from vmm.core.shadowpages import ShadowPages
@@ -51,6 +54,39 @@ class Vm:
             vcpu.lets_stray = policy.unsync
             vcpu.queue.peers = tuple(other.queue for other in self.vcpus if other is not vcpu)
         self.current = self.vcpus[0]
+        self._thread = threading.current_thread()
+        self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    # ---- threads
+
+    def bind(self) -> None:
+        """The CPUs belong to the calling thread from now on; they must not be running."""
+        self._thread = threading.current_thread()
+
+    def check_thread(self, what: str) -> None:
+        """Raises `VcpuThreadError` for a call from a thread that the CPUs do not belong to."""
+        caller = threading.current_thread()
+        if caller is not self._thread:
+            raise VcpuThreadError(
+                f"{what} from thread {caller.name!r}: the virtual CPUs belong to thread "
+                f"{self._thread.name!r}"
+            )
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Have `action` carried out between two instructions; from any thread, at once or soon.
+
+        It runs in the thread of the CPUs, which are stopped meanwhile: at the latest after
+        `vmm.core.runloop.SLICE` instructions.
+        """
+        self._posted.put(action)
+        self.current.instruction_limit = 0
+
+    def run_posted(self) -> None:
+        """Carry out what was posted, in order."""
+        while not self._posted.empty():
+            self._posted.get()()
+
+    # ---- time and turns
 
     def now(self) -> int:
         """Virtual time in nanoseconds."""
