@@ -14,8 +14,8 @@ __all__ = ["typing_on"]
 
 _QUIET = 3
 """Halts in a row, without a byte of output between, that make a guest one that waits."""
-_PATIENCE = 0.05
-"""Seconds to wait for a key; a guest that waits too loses nothing by it."""
+_PATIENCE_NS = 250_000_000
+"""The longest wait for a key: Ctrl-C is not heard meanwhile."""
 
 
 class _Typist:
@@ -28,6 +28,7 @@ class _Typist:
     def __init__(self, machine: Machine, *, show: bool) -> None:
         self._machine = machine
         self._halts = 0
+        self._slept_until = 0
         self._shows = show
         self._terminal = sys.stdin.isatty()
         machine.pc.on_serial = self._show
@@ -49,18 +50,24 @@ class _Typist:
         self._halts += 1
         if self._halts < _QUIET or not uart.listening or uart.waiting:
             return
-        data = self._read()
+        data = self._read(self._machine.vm.now())
         if data:
             self._halts = 0
             uart.feed(data)
 
-    def _read(self) -> bytes:
+    def _read(self, now: int) -> bytes:
+        """A line of a script; the keys that come while an idle guest at `now` sleeps.
+
+        On a terminal its sleep takes about the time that it takes in the guest.
+        """
         if not self._terminal:
             line = sys.stdin.buffer.readline()
             if not line:
                 raise KeyboardInterrupt
             return line
-        if not select.select([sys.stdin], [], [], _PATIENCE)[0]:
+        asleep = min(now - self._slept_until, _PATIENCE_NS)
+        self._slept_until = now
+        if not select.select([sys.stdin], [], [], asleep / 1e9)[0]:
             return b""
         return os.read(sys.stdin.fileno(), 4096)
 

@@ -1,4 +1,5 @@
 import io
+import select
 import sys
 from types import SimpleNamespace
 from typing import Any, cast
@@ -27,7 +28,8 @@ def fixture_machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     stdin = io.TextIOWrapper(io.BytesIO(b"first\nsecond\n"))
     monkeypatch.setattr(sys, "stdin", stdin)
     pc = SimpleNamespace(uart=FakeUart(), on_serial=None)
-    return SimpleNamespace(pc=pc, vcpu=SimpleNamespace(stop_reason=Stop.HALTED))
+    vm = SimpleNamespace(now=lambda: 0)
+    return SimpleNamespace(pc=pc, vm=vm, vcpu=SimpleNamespace(stop_reason=Stop.HALTED))
 
 
 def test_a_line_at_a_time_once_the_guest_is_idle(machine: Any) -> None:
@@ -61,6 +63,26 @@ def test_nothing_is_typed_into_the_void(machine: Any, change: str) -> None:
     with typing_on(cast("Machine", machine), show=False) as typist:
         for _ in range(10):
             typist.look()
+    assert machine.pc.uart.typed == b""
+
+
+def test_on_a_terminal_a_guest_sleeps_as_long_as_it_thinks(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = []
+
+    def wait(*arguments: Any) -> tuple[list[int], list[int], list[int]]:
+        waits.append(arguments[3])
+        return [], [], []
+
+    times = iter((2_000_000_000, 2_010_000_000, 2_030_000_000, 3_000_000_000))
+    machine.vm.now = lambda: next(times)
+    monkeypatch.setattr(select, "select", wait)
+    with typing_on(cast("Machine", machine), show=False) as typist:
+        monkeypatch.setattr(typist, "_terminal", True)
+        for _ in range(6):
+            typist.look()
+    assert waits == [0.25, 0.01, 0.02, 0.25]
     assert machine.pc.uart.typed == b""
 
 
