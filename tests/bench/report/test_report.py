@@ -162,6 +162,18 @@ def test_older_code_is_left_out_and_counted(rows: list[Row]) -> None:
     assert "1 runs in the file are of older code" in build_page([old, *rows], [], "t")
 
 
+def test_operations_are_told_apart() -> None:
+    with Results() as file:
+        sweep(suites.io(quick=True), file)
+        (figure,) = figures_of(file.rows())
+    assert figure.slug == "io"
+    rows = {(row[0], row[1]): row for row in figure.tables[0].rows}
+    plain = [row for (_, variant), row in rows.items() if variant == "plain"]
+    assert len(plain) == 4
+    assert any("filter" in paragraph for paragraph in figure.text)
+    assert any("nothing saves anything" in paragraph for paragraph in figure.text)
+
+
 def test_nothing_to_show_is_said() -> None:
     with pytest.raises(BadDescription, match="no counted runs"):
         figures_of([])
