@@ -1,5 +1,7 @@
 """The `vmirom` command: what the user asked for, or one clear line and status 2."""
 
+import os
+import signal
 import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
@@ -114,5 +116,10 @@ cli.commands = _Verbs()
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point.
+
+    Until a verb knows better, Ctrl-C ends the program at once: an exception out of a
+    module that is being loaded, or out of a library's callback, would say nothing.
+    """
+    signal.signal(signal.SIGINT, lambda _signal, _frame: os._exit(INTERRUPTED))
     cli(prog_name="vmirom")
