@@ -288,3 +288,29 @@ def test_a_state_with_segments_that_cannot_be_loaded_shuts_down(
     run = begin_in_state(smp, **wrong)
     assert run.outcome.kind is OutcomeKind.TRIPLE_FAULT, run
     assert "CPU 1 cannot start" in run.outcome.detail
+
+
+def test_the_guest_itself_starts_the_others_by_init_and_startup(tiny_guest: MakeGuest) -> None:
+    source = "\t.set CPUS, 3\n\t.set OTHERS, 2\n" + COUNTING.replace(
+        "\nstart:\n",
+        """
+start:
+	mov $0x106000, %esi
+	mov $0x8000, %edi
+	mov $0x104, %ecx
+	cld
+	rep movsb
+	movl $0x1ff, 0xfee000f0
+	movl $0xc4500, 0xfee00300		# INIT to all but this one
+	movl $0xc4608, 0xfee00300		# start-up at page 8
+	movl $0xc4608, 0xfee00300
+""",
+        1,
+    )
+    page = trampoline(tiny_guest(source))
+    guest = tiny_guest(source, pieces={0x106000: page})
+    about = MachineDescription(guest.data, memory=4 << 20, cpus=3, max_instructions=3_000_000)
+    machine = Machine(about)
+    run = passed(machine)
+    assert all(share.instructions > 2000 * 8 for share in run.vcpus)
+    assert run.ledger.by_reason[Reason.MMIO].count == 4
