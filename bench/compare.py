@@ -9,7 +9,8 @@ from vmm.core.event import Reason
 from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import Policy
 from vmm.engines import EngineName, create_machine
-from vmm.machine import MachineDescription, Run
+from vmm.kvm_machine import KvmMachine
+from vmm.machine import Machine, MachineDescription, Run
 
 __all__ = ["Comparison", "NamedRun", "Saving", "compare", "queue_cost"]
 
@@ -110,17 +111,21 @@ def compare(
     progress: Callable[[str], None] = lambda _: None,
     watch: Callable[[int], None] | None = None,
     engines: Sequence[EngineName] = (EngineName.UNICORN,),
+    started: Callable[[Machine | KvmMachine], None] = lambda _: None,
 ) -> Comparison:
     """Run the guest once on each engine with each ROM, on otherwise equal machines.
 
     `progress` is told the name of each ROM before its run, `watch` the instructions
-    during it. A run that was interrupted is the last one.
+    during it; `started` gets each machine that is about to run. A run that was
+    interrupted is the last one.
     """
     runs: list[NamedRun] = []
     for engine, rom in itertools.product(engines, roms):
         progress(rom.name)
         about = replace(description, guest=guest.image, rom=rom.image)
-        runs.append(NamedRun(rom, create_machine(engine, about).run(watch)))
+        machine = create_machine(engine, about)
+        started(machine)
+        runs.append(NamedRun(rom, machine.run(watch)))
         if runs[-1].run.outcome.kind is OutcomeKind.INTERRUPTED:
             break
     return Comparison(guest.name, description.policy, tuple(runs))

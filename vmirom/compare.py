@@ -110,6 +110,7 @@ def compare_command(
             lambda rom: tell(f"{chosen.name}, ROM {rom}"),
             tell.watch,
             engines,
+            tell.follow,
         )
     if json_output:
         print_json(compare_to_json(result, calls=show_calls, models=models))

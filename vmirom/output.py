@@ -4,9 +4,10 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import click
 from rich import box
@@ -20,6 +21,8 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.status import Status
 from rich.table import Table
+
+from vmm.result import SoFar
 
 __all__ = [
     "INTERRUPTED",
@@ -37,6 +40,9 @@ __all__ = [
 
 INTERRUPTED = 130
 """The exit status that a shell expects of a program that Ctrl-C stopped."""
+
+_LOOK_SECONDS = 0.5
+"""Between two changes of the status line."""
 
 stdout = Console(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -69,26 +75,66 @@ def plain_table(*headers: str) -> Table:
     return table
 
 
-class Progress:
-    """Tells what is going on, where somebody may be looking, and ends runs on Ctrl-C."""
+class Running(Protocol):
+    """What can be asked of a machine while it runs."""
 
-    def __init__(self, status: Status | None) -> None:
+    def so_far(self) -> SoFar:
+        """How far it is."""
+        ...
+
+
+class Progress:
+    """Tells what is going on, where somebody may be looking, and ends runs on Ctrl-C.
+
+    `clock` tells the host's time in seconds.
+    """
+
+    def __init__(self, status: Status | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._status = status
+        self._clock = clock
         self._text = ""
+        self._machine: Running | None = None
+        self._looked = 0.0
+        self._exits = 0
         self._interrupted = False
 
     def __call__(self, text: str) -> None:
         """What is being done now."""
         self._text = text
+        self._machine = None
         if self._status is not None:
             self._status.update(text)
 
+    def follow(self, machine: Running) -> None:
+        """The machine whose run is to be watched."""
+        self._machine = machine
+        self._looked = self._clock()
+        self._exits = 0
+
     def watch(self, instructions: int) -> None:
-        """How far the guest is; raises KeyboardInterrupt after Ctrl-C."""
+        """How far the guest is; raises KeyboardInterrupt after Ctrl-C.
+
+        Once in a while this shows instructions, virtual time, and exits a second of late.
+        """
         if self._interrupted:
             raise KeyboardInterrupt
-        if self._status is not None and instructions:
-            self._status.update(f"{self._text}: {number(instructions)} instructions")
+        if self._status is None:
+            return
+        if self._machine is None:
+            if instructions:
+                self._status.update(f"{self._text}: {number(instructions)} instructions")
+            return
+        now = self._clock()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        so_far = self._machine.so_far()
+        parts = [f"{so_far.virtual_ns / 1e9:.2f} virtual s"]
+        if so_far.instructions:
+            parts.insert(0, f"{number(so_far.instructions)} instructions")
+        rate = round((so_far.exits - self._exits) / (now - self._looked))
+        parts.append(f"{number(so_far.exits)} exits, {number(rate)}/s")
+        self._looked, self._exits = now, so_far.exits
+        self._status.update(f"{self._text}: {', '.join(parts)}")
 
     def line(self, text: str) -> None:
         """Print a line on stdout, out of the status line's way."""

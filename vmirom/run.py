@@ -171,6 +171,7 @@ def run(
             replace(about, guest=chosen.image, rom=rom.image),
             None if json_output or csv or interactive else tell.line,
         )
+        tell.follow(machine)
         names = {"guest": chosen.name, "rom": rom.name, "policy": about.policy.name}
         with observing(machine, asked, names, symbols) as seen:
             result = (

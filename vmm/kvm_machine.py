@@ -43,7 +43,7 @@ from vmm.machine import (
     open_disk,
 )
 from vmm.pc import Pc
-from vmm.result import PhaseRecorder, Run, collect_foreign
+from vmm.result import PhaseRecorder, Run, SoFar, collect_foreign, so_far
 from vmm.timelimit import limited
 
 __all__ = ["KvmMachine"]
@@ -211,6 +211,10 @@ class KvmMachine:
             return self.result(loop.run(limited(watch, self.description.seconds)))
         finally:
             self.close()
+
+    def so_far(self) -> SoFar:
+        """How far the run is, in exits and time; instructions are not counted."""
+        return so_far(self._counted, KVM_POLICY)
 
     def result(self, outcome: Outcome) -> Run:
         """The counts as they stand."""

@@ -45,7 +45,7 @@ from vmm.firmware.post import ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
 from vmm.pc import Pc
 from vmm.recording import ExitSink, Recording
-from vmm.result import PhaseRecorder, Run, collect, event_totals
+from vmm.result import PhaseRecorder, Run, SoFar, collect, event_totals, so_far
 from vmm.timelimit import limited
 
 __all__ = [
@@ -415,6 +415,10 @@ class Machine:
 
     def _deliver(self, interrupt: ApicMessage) -> None:
         self.bus.deliver(interrupt)
+
+    def so_far(self) -> SoFar:
+        """How far the run is."""
+        return so_far(self.vm, self.description.policy)
 
     def ledger(self) -> Ledger:
         """The exits so far, by reason; without places, which take a while to collect."""

@@ -26,10 +26,12 @@ __all__ = [
     "Phase",
     "PhaseRecorder",
     "Run",
+    "SoFar",
     "VcpuShare",
     "collect",
     "collect_foreign",
     "event_totals",
+    "so_far",
 ]
 
 _CALL_ROWS = {128: "vmi_init", 129: "get_reloc", 130: "other"}
@@ -179,6 +181,22 @@ class PhaseRecorder:
 
     def _before(self, event: Event) -> tuple[int, int]:
         return self._totals.get(event, (0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class SoFar:
+    """How far a run is: what all CPUs together have done, and the exits that it took."""
+
+    instructions: int
+    virtual_ns: int
+    exits: int
+
+
+def so_far(vm: Counted, policy: Policy) -> SoFar:
+    """The counts as they stand; cheap enough for a few looks a second."""
+    totals = event_totals(vm.vcpus)
+    exits = sum(count for event, (count, _) in totals.items() if event in policy.exits)
+    return SoFar(vm.instructions, vm.now(), exits)
 
 
 def event_totals(vcpus: Sequence[_Counting]) -> dict[Event, tuple[int, int]]:
