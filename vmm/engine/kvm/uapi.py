@@ -37,8 +37,6 @@ __all__ = [
     "SignalMask",
     "SlotFlag",
     "Sregs",
-    "StatsDescriptor",
-    "StatsHeader",
     "SyncRegs",
     "Translation",
 ]
@@ -216,31 +214,6 @@ class SignalMask(Structure):
     _fields_ = [("len", c_uint32)]
 
 
-class StatsHeader(Structure):
-    """struct kvm_stats_header: where names and values of the kernel's statistics lie."""
-
-    _fields_ = [
-        ("flags", c_uint32),
-        ("name_size", c_uint32),
-        ("num_desc", c_uint32),
-        ("id_offset", c_uint32),
-        ("desc_offset", c_uint32),
-        ("data_offset", c_uint32),
-    ]
-
-
-class StatsDescriptor(Structure):
-    """The head of struct kvm_stats_desc; its name follows."""
-
-    _fields_ = [
-        ("flags", c_uint32),
-        ("exponent", c_int16),
-        ("size", c_uint16),
-        ("offset", c_uint32),
-        ("bucket_size", c_uint32),
-    ]
-
-
 class IoExit(Structure):
     """kvm_run.io: `count` accesses of `size` bytes each, their data at `data_offset`."""
 
@@ -399,7 +372,6 @@ class Ioctl(IntEnum):
     CREATE_VCPU = _io(0x41)
     SET_TSS_ADDR = _io(0x47)
     RUN = _io(0x80)
-    GET_STATS_FD = _io(0xCE)
     GET_SUPPORTED_CPUID = _sized(_READ | _WRITE, 0x05, CpuidList, 0xC008AE05)
     SET_USER_MEMORY_REGION = _sized(_WRITE, 0x46, MemoryRegion, 0x4020AE46)
     SET_IDENTITY_MAP_ADDR = _sized(_WRITE, 0x48, _Address, 0x4008AE48)

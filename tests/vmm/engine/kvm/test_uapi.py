@@ -29,8 +29,6 @@ LAYOUTS = {
     "kvm_cpuid_entry2": uapi.CpuidEntry,
     "kvm_cpuid2": uapi.CpuidList,
     "kvm_signal_mask": uapi.SignalMask,
-    "kvm_stats_header": uapi.StatsHeader,
-    "kvm_stats_desc": uapi.StatsDescriptor,
     "kvm_run": uapi.RunArea,
 }
 RENAMED = {"exit": "io"}
