@@ -5,7 +5,7 @@ structure in it, so each one is computed from the layout and compared with the n
 in the kernel's header: a layout of the wrong size cannot be loaded.
 """
 
-from ctypes import Structure, Union, c_int16, c_uint8, c_uint16, c_uint32, c_uint64, sizeof
+from ctypes import Structure, Union, c_uint8, c_uint16, c_uint32, c_uint64, sizeof
 from enum import IntEnum, IntFlag
 
 __all__ = [
