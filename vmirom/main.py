@@ -104,6 +104,7 @@ def cli(context: click.Context) -> None:
     Build a VMI option ROM, run guests with and without it, and count the exits that
     it saves. Start with: vmirom compare forkstorm
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if context.invoked_subcommand in _RUNS_A_MACHINE and not is_compiled():
         stderr.print(
             "vmirom: the core is not compiled and runs interpreted, some fifteen times slower; "
@@ -118,8 +119,8 @@ cli.commands = _Verbs()
 def main() -> None:
     """Entry point.
 
-    Until a verb knows better, Ctrl-C ends the program at once: an exception out of a
-    module that is being loaded, or out of a library's callback, would say nothing.
+    Until the verb's module is loaded, Ctrl-C ends the program at once: an exception out
+    of an import would end it with a traceback.
     """
     signal.signal(signal.SIGINT, lambda _signal, _frame: os._exit(INTERRUPTED))
     cli(prog_name="vmirom")

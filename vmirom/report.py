@@ -13,8 +13,7 @@ __all__ = ["report"]
 
 
 @click.command(
-    epilog="Examples: vmirom bench batching --quick -o results.db; "
-    "vmirom report results.db -o report.html; "
+    epilog="Examples: vmirom report results.db -o report.html; "
     "vmirom report results.db --svg figures --costs nehalem"
 )
 @click.argument("results", type=click.Path(path_type=Path))
