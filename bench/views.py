@@ -30,6 +30,7 @@ __all__ = [
     "by_address",
     "by_instruction",
     "by_port",
+    "ranked",
     "stat",
 ]
 
@@ -218,7 +219,7 @@ def by_port(ledger: Ledger, top: int | None = None) -> View:
     counts = Counter(
         {(row.port, row.size, row.direction): count for row, count in ledger.ports.items()}
     )
-    return _ranked(
+    return ranked(
         PORTS,
         [((f"{port:#06x}", size, way), count) for (port, size, way), count in counts.items()],
         ledger.by_reason.get(Reason.IO, ReasonCount()).count,
@@ -234,7 +235,7 @@ def by_instruction(ledger: Ledger, symbols: SymbolMap, top: int | None = None) -
     for place in ledger.places:
         counts[place.eip] += place.count
         reasons.setdefault(place.eip, Counter())[place.reason.value] += place.count
-    return _ranked(
+    return ranked(
         INSTRUCTIONS,
         [
             (
@@ -277,7 +278,7 @@ _FAULTS = frozenset({Event.PTE_WRITE, Event.SHADOW_FILL, Event.PAGE_FAULT, Event
 
 def by_address(ledger: Ledger, pages: FaultPages, top: int | None = None) -> View:
     """Exits by the guest page that was accessed."""
-    return _ranked(
+    return ranked(
         ADDRESSES,
         [
             ((reason.value, space, f"{page:#010x}"), count)
@@ -289,14 +290,17 @@ def by_address(ledger: Ledger, pages: FaultPages, top: int | None = None) -> Vie
     )
 
 
-def _ranked(
+def ranked(
     schema: Schema,
     rows: list[tuple[tuple[Any, ...], int]],
     expected: int,
     total: int,
     top: int | None,
 ) -> View:
-    """Most frequent first; of equal ones in the order of their cells."""
+    """A view with the most frequent rows first; of equal ones in the order of their cells.
+
+    `expected` exits would be in it if every place were known, `total` are all of the run.
+    """
     rows.sort(key=lambda row: (-row[1], tuple(str(cell) for cell in row[0])))
     kept = rows if top is None else rows[:top]
     return View(

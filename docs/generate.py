@@ -29,6 +29,7 @@ from nbclient import NotebookClient
 from bench.compare import compare
 from bench.costs import model_named
 from bench.inputs import load_guest, load_rom
+from bench.remaining import REMAINING
 from bench.resultschema import APPLICATION_ID, TABLES, VERSION
 from bench.schema import compare_to_json
 from bench.trace import LINE_KEYS, TRACE_SCHEMA
@@ -477,11 +478,14 @@ def views_page() -> str:
         "order. As long as a schema's number stays, its columns keep name, meaning and order.\n"
     )
     parts = [head]
-    for schema in VIEWS:
+    for schema in (*VIEWS, REMAINING):
         rows = [[f"`{name}`", meaning] for name, meaning in schema.columns.items()]
         parts.append(
             f"## {schema.name}\n\n{schema.summary}\n\n{table(['column', 'meaning'], rows)}"
         )
+    parts.append(
+        "`compare --remaining --json` has `vmirom.remaining` of the last run under `remaining`.\n"
+    )
     parts.append(
         "`vmirom.stat` has besides: `times` (`measured` or `model`), `model` (its name; null where "
         "measured), `source`, `total_time`.\n"

@@ -8,9 +8,12 @@ import click
 from bench.compare import Comparison, NamedRun, compare, queue_cost
 from bench.engines import engine_differences, explain
 from bench.inputs import load_guest, load_rom
+from bench.remaining import remaining
 from bench.schema import compare_to_json
+from bench.symbols import read_system_map
 from rombuilder.rom import Visibility
 from vmirom.estimates import chosen_models, costs_options, print_estimates
+from vmirom.observe import print_remaining
 from vmirom.options import as_json, description, machine_options, queue_option, visibility_option
 from vmirom.output import (
     INTERRUPTED,
@@ -56,6 +59,19 @@ __all__ = ["compare_command"]
 @machine_options
 @costs_options
 @click.option("--calls", "show_calls", is_flag=True, help="With --json: list the ROM's calls.")
+@click.option(
+    "--remaining",
+    "show_remaining",
+    is_flag=True,
+    help="The exits that remain with the last ROM, by class and place, and why they are forced.",
+)
+@click.option(
+    "--symbols",
+    "system_map",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Names for --remaining: the kernel's System.map.",
+)
 @as_json
 def compare_command(
     guest: str,
@@ -76,15 +92,18 @@ def compare_command(
     cost_names: tuple[str, ...],
     clock: float | None,
     filters: tuple[str, ...],
+    system_map: Path | None,
     *,
     apic: bool,
     cpus: int,
     show_calls: bool,
+    show_remaining: bool,
     json_output: bool,
 ) -> None:
     """Run GUEST with several ROMs and show the exits that each saved."""
     models = chosen_models(cost_names, clock)
     chosen = load_guest(guest)
+    symbols = chosen.symbols if system_map is None else read_system_map(system_map)
     choices = [load_rom(name, queue, Visibility(visibility)) for name in roms.split(",")]
     engines = [engine_named(name) for name in engine_names.split(",")]
     about = description(
@@ -112,10 +131,17 @@ def compare_command(
             engines,
             tell.follow,
         )
+    last = result.runs[-1]
     if json_output:
-        print_json(compare_to_json(result, calls=show_calls, models=models))
+        value = compare_to_json(result, calls=show_calls, models=models)
+        if show_remaining:
+            value["remaining"] = remaining(last.run, symbols).to_json()
+        print_json(value)
     else:
         print_comparison(result)
+        if show_remaining:
+            stdout.print(f"What remains with ROM {last.rom.name}, and why:", markup=False)
+            print_remaining(remaining(last.run, symbols))
         print_estimates(result, models)
     if any(named.run.outcome.kind is OutcomeKind.INTERRUPTED for named in result.runs):
         sys.exit(INTERRUPTED)

@@ -11,6 +11,7 @@ import click
 
 from bench.costs import Model
 from bench.exittimes import ExitTimes
+from bench.remaining import REMAINING, remaining
 from bench.symbols import SymbolMap
 from bench.trace import DEFAULT_LIMIT, TraceWriter
 from bench.views import STAT, FaultPages, View, by_address, by_instruction, by_port, stat
@@ -21,13 +22,13 @@ from vmm.kvm_machine import KvmMachine
 from vmm.machine import Machine, Run
 from vmm.recording import ExitSink
 
-__all__ = ["Asked", "Observation", "observe_options", "observing"]
+__all__ = ["Asked", "Observation", "observe_options", "observing", "print_remaining"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _TOP = 20
 """Rows of a view on the terminal, unless told otherwise."""
-_BY = ("port", "address", "instruction")
+_BY = ("port", "address", "instruction", "class")
 
 
 def observe_options(function: F) -> F:
@@ -59,7 +60,8 @@ def observe_options(function: F) -> F:
             "--by",
             multiple=True,
             type=click.Choice(_BY),
-            help="Exits by port, guest page, or instruction; may be repeated.",
+            help="Exits by port, guest page, instruction, or class, the latter with why they are "
+            "forced; may be repeated.",
         ),
         click.option(
             "--stat",
@@ -118,8 +120,10 @@ class Observation:
                 found.append(by_port(run.ledger, top))
             elif name == "address":
                 found.append(by_address(run.ledger, self.pages, top))
-            else:
+            elif name == "instruction":
                 found.append(by_instruction(run.ledger, self.symbols, top))
+            else:
+                found.append(remaining(run, self.symbols, top))
         return found
 
     def to_json(self, run: Run) -> dict[str, Any]:
@@ -141,6 +145,8 @@ class Observation:
         for view in self.views(run, self.asked.top or _TOP):
             if view.schema is STAT:
                 _print_stat(title, view)
+            elif view.schema is REMAINING:
+                print_remaining(view)
             else:
                 _print_places(view)
         if self.trace is not None:
@@ -222,6 +228,17 @@ def _print_stat(title: str, view: View) -> None:
         )
     for line in lines:
         stdout.print(line, markup=False)
+
+
+def print_remaining(view: View) -> None:
+    """Each class of exits with its places, and why it is there."""
+    for reason, what, places, why, count, share in view.rows:
+        title = f"{reason}: {what}" if what else reason
+        stdout.print(f"{number(count):>11} {share:6.2f} %  {title}", markup=False)
+        stdout.print(f"{'at':>22} {places}", markup=False)
+        stdout.print(f"{'why':>22} {why}", markup=False)
+    if view.left:
+        stdout.print(f"{number(view.left):>11}           in none of these rows", markup=False)
 
 
 def _print_places(view: View) -> None:

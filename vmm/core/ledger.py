@@ -7,7 +7,7 @@ from vmi.doorbell import Doorbell
 from vmm.core.event import REASON_OF, Event, Reason
 from vmm.core.policy import Policy
 
-__all__ = ["Ledger", "Place", "PortAccess", "ReasonCount", "describe"]
+__all__ = ["TOLD", "Ledger", "Place", "PortAccess", "ReasonCount", "describe"]
 
 
 @dataclass(slots=True)
@@ -47,6 +47,11 @@ class PortAccess:
         return cls(qualifier & 0xFFFF, (qualifier >> 16) & 0xFF, "out" if qualifier >> 24 else "in")
 
 
+TOLD = "told by the queue"
+"""At the end of a hidden fault's place: records were drained just before it was judged."""
+
+_FAULT_PRESENT, _FAULT_WRITE, _FAULT_USER, _FAULT_TOLD = 1, 2, 4, 8
+
 _DOORBELL_NAMES = {int(function): function.name for function in Doorbell}
 
 
@@ -60,6 +65,8 @@ def describe(event: Event, qualifier: int) -> str:
             return _DOORBELL_NAMES.get(qualifier, f"function {qualifier}")
         case Event.PTE_WRITE:
             return f"table {qualifier:#010x}"
+        case Event.SHADOW_FILL | Event.PAGE_FAULT | Event.BYPASSED_FAULT:
+            return _access(event, qualifier)
         case Event.MMIO:
             return f"address {qualifier:#010x}"
         case Event.CR_READ | Event.CR_WRITE | Event.MASKED_CR_READ:
@@ -74,6 +81,15 @@ def describe(event: Event, qualifier: int) -> str:
             return f"vector {qualifier}"
         case _:
             return ""
+
+
+def _access(event: Event, error: int) -> str:
+    """What faulted: the error code's bits (SDM vol. 3, section 4.7), and `TOLD` above them."""
+    text = "write" if error & _FAULT_WRITE else "read"
+    text += " by ring 3" if error & _FAULT_USER else " by ring 0"
+    if event is Event.SHADOW_FILL:
+        return f"{text}, {TOLD}" if error & _FAULT_TOLD else text
+    return f"{text}, {'protection' if error & _FAULT_PRESENT else 'not present'}"
 
 
 @dataclass(slots=True)

@@ -91,6 +91,10 @@ PAGE_FAULT_VECTOR = cython.declare(cython.uint, 14)
 # Bits of a page-fault error code.
 WRITE_TO_PRESENT = cython.declare(cython.uint, 3)
 WRITE = cython.declare(cython.uint, 2)
+WRITE_BY_USER = cython.declare(cython.uint, 6)
+ACCESS = cython.declare(cython.uint, 7)
+# In the place of a hidden fault: records were drained before it was judged.
+TOLD = cython.declare(cython.uint, 8)
 BREAKPOINT = cython.declare(cython.uint, 3)
 OVERFLOW = cython.declare(cython.uint, 4)
 DEBUG = cython.declare(cython.uint, 1)
@@ -251,22 +255,23 @@ class Vcpu:
         shadow: ShadowMmu = self.shadow
         address: cython.uint = self.cpu.fault_address()
         if self.fault_mask and shadow.lets_fault_through(address, self.cpu.error_code()):
-            self.counters.count(BYPASSED_FAULT, 0, eip)
+            self.counters.count(BYPASSED_FAULT, shadow.guest_error & ACCESS, eip)
             self.cpu.set_cr2(address)
             return self.delivery.deliver(PAGE_FAULT_VECTOR, shadow.guest_error, False, eip)
         # The guest may have told of the very entry that is missing.
-        self.queue.drain()
+        told: cython.uint = TOLD if self.queue.drain() else 0
         outcome: cython.int = shadow.resolve(address, self.cpu.error_code())
         if outcome == FILLED:
             self.queue.check_fault_page()
-            return self.counters.count(SHADOW_FILL, 0, eip)
+            access: cython.uint = self.cpu.error_code() & WRITE_BY_USER
+            return self.counters.count(SHADOW_FILL, access | told, eip)
         if outcome == MADE_EXECUTABLE:
             return self.counters.count(NX_FETCH, 0, eip)
         if outcome == MADE_WRITABLE:
             self.queue.check_fault_page()
             return self.counters.count(CODE_WRITE, 0, eip)
         if outcome == GUEST_FAULT:
-            self.counters.count(PAGE_FAULT, 0, eip)
+            self.counters.count(PAGE_FAULT, shadow.guest_error & ACCESS, eip)
             if self.fault_mask and shadow.guest_error == 7 and shadow.pages.withheld:
                 shadow.pages.drop_withheld()
             if self.queue.attached and shadow.guest_error & WRITE_TO_PRESENT == WRITE_TO_PRESENT:
@@ -342,7 +347,7 @@ class Vcpu:
         if not done:
             # A form that only the engine knows, which learns of it through a window.
             self.paging.translate(address, self.cpu.error_code() & WRITE != 0, ring3)
-            self.counters.count(SHADOW_FILL, 0, eip)
+            self.counters.count(SHADOW_FILL, self.cpu.error_code() & WRITE_BY_USER, eip)
             return self.shadow.fill(address, self.cpu.error_code() & WRITE != 0, False)
         self.meter.retire()
         return self.count_device_access(physical, eip)
