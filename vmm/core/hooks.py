@@ -76,6 +76,18 @@ def raw_sysenter(_engine: cython.size_t, data: cython.p_void) -> cython.void:
         vcpu.fail(error)
 
 
+@cython.cfunc
+@cython.with_gil
+@cython.exceptval(check=False)
+def raw_syscall(_engine: cython.size_t, data: cython.p_void) -> cython.void:
+    """SYSCALL."""
+    vcpu: Vcpu = cython.cast(Vcpu, data)
+    try:
+        vcpu.syscall()
+    except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
+        vcpu.fail(error)
+
+
 def guarded(vcpu, method, default):
     """A callback for ctypes that can never raise into the engine."""
 
@@ -106,7 +118,8 @@ def callbacks(vcpu: Vcpu):
 
     Signatures: interrupt(handle, u32 number, data); block(handle, u64 address, u32
     size, data); in(handle, u32 port, int size, data) -> u32; out(handle, u32 port,
-    int size, u32 value, data); sysenter(handle, data). The vCPU must outlive their
+    int size, u32 value, data); sysenter(handle, data); syscall(handle,
+    data). The vCPU must outlive their
     use.
     """
     u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
@@ -124,10 +137,15 @@ def callbacks(vcpu: Vcpu):
             cython.cast(cython.size_t, cython.cast(cython.p_void, raw_sysenter)),
             data,
         )
+        table["syscall"] = (
+            cython.cast(cython.size_t, cython.cast(cython.p_void, raw_syscall)),
+            data,
+        )
     else:
         table["interrupt"] = (python_callback(vcpu, None, (u32,), vcpu.exited, None), 0)
         table["block"] = (python_callback(vcpu, None, (u64, u32), vcpu.block, None), 0)
         table["in"] = (python_callback(vcpu, u32, (u32, integer), vcpu.port_in, 0), 0)
         table["out"] = (python_callback(vcpu, None, (u32, integer, u32), vcpu.port_out, None), 0)
         table["sysenter"] = (python_callback(vcpu, None, (), vcpu.sysenter, None), 0)
+        table["syscall"] = (python_callback(vcpu, None, (), vcpu.syscall, None), 0)
     return table

@@ -65,6 +65,8 @@ cdef class Vcpu:
     cdef void enter_block(self, unsigned int address, unsigned int size) noexcept nogil
     cdef int attention(self, unsigned int address) except -1
     cpdef int sysenter(self) except -1
+    cpdef int syscall(self) except -1
+    cdef int undefined(self, unsigned int eip) except -1
     cdef int halt(self, unsigned int reason) except -1
 
 cdef void raw_block(size_t _engine, unsigned long long address, unsigned int size, void *data) noexcept nogil

@@ -70,6 +70,8 @@ EXIT_HLT = cython.declare(cython.uint, 0x78)
 EXIT_INVLPG = cython.declare(cython.uint, 0x79)
 EXIT_MSR = cython.declare(cython.uint, 0x7C)
 EXIT_WBINVD = cython.declare(cython.uint, 0x89)
+EXIT_MONITOR = cython.declare(cython.uint, 0x8A)
+EXIT_MWAIT = cython.declare(cython.uint, 0x8B)
 
 # What BlockMeter.enter() answers when it wants a closer look.
 SPECIAL = cython.declare(cython.uint, 1)
@@ -99,7 +101,9 @@ BREAKPOINT = cython.declare(cython.uint, 3)
 OVERFLOW = cython.declare(cython.uint, 4)
 DEBUG = cython.declare(cython.uint, 1)
 GENERAL_PROTECTION = cython.declare(cython.uint, 13)
+INVALID_OPCODE = cython.declare(cython.uint, 6)
 SYSENTER_LENGTH = cython.declare(cython.uint, 2)
+SYSCALL_LENGTH = cython.declare(cython.uint, 2)
 NO_ERROR_CODE = cython.declare(cython.int, -1)
 IOPL_SHIFT = cython.declare(cython.uint, 12)
 
@@ -237,6 +241,8 @@ class Vcpu:
             self.spins += 1
             if self.spins == self.spin_limit:
                 self.halt(STOP_YIELD)
+        elif code == EXIT_MONITOR or code == EXIT_MWAIT:
+            self.undefined(eip)
         elif code == EXIT_WBINVD or code == EXIT_INVD:
             self.counters.count(WBINVD, 0, eip)
             self.privileged.skip(eip)
@@ -558,6 +564,22 @@ class Vcpu:
         if not self.cpu.enter_kernel():
             self.delivery.deliver(GENERAL_PROTECTION, 0, False, self.cpu.eip())
         return self.cpu.set_eip((self.cpu.eip() - SYSENTER_LENGTH) & LOW_32)
+
+    def syscall(self) -> cython.int:
+        """SYSCALL, which the engine knows as an instruction without effect.
+
+        This processor has none, as CPUID says, nor EFER.SCE. The engine adds the
+        instruction's length to EIP after its hook.
+        """
+        eip: cython.uint = self.cpu.eip()
+        self.meter.leave_at(self.cpu.linear(eip))
+        self.undefined(eip)
+        return self.cpu.set_eip((self.cpu.eip() - SYSCALL_LENGTH) & LOW_32)
+
+    def undefined(self, eip: cython.uint) -> cython.int:
+        """An instruction that the engine knows and this processor does not."""
+        self.counters.count(EXCEPTION, INVALID_OPCODE, eip)
+        return self.delivery.deliver(INVALID_OPCODE, NO_ERROR_CODE, False, eip)
 
     def mmio_read(self, offset, size):
         """A load from a physical address without RAM, by an instruction of any form.

@@ -54,7 +54,7 @@ _EFER_NXE = 0x800
 _CR4_PAE = 0x20
 
 # Exit codes 0x60 and up, as bits of the intercept word.
-_INTERCEPTED = (0x6E, 0x72, 0x75, 0x76, 0x78, 0x79, 0x7C, 0x7F, 0x81, 0x89)
+_INTERCEPTED = (0x6E, 0x72, 0x75, 0x76, 0x78, 0x79, 0x7C, 0x7F, 0x81, 0x89, 0x8A, 0x8B)
 _PAUSE = 0x77
 # CR0, CR3 and CR4 both ways; every debug register, for writing DR7 can crash the engine.
 _CONTROL_REGISTERS = 0x19
@@ -194,6 +194,7 @@ class UnicornEngine:
         self._hook(const.UC_HOOK_INSN, callbacks["in"], x86.UC_X86_INS_IN)
         self._hook(const.UC_HOOK_INSN, callbacks["out"], x86.UC_X86_INS_OUT)
         self._hook(const.UC_HOOK_INSN, callbacks["sysenter"], x86.UC_X86_INS_SYSENTER)
+        self._hook(const.UC_HOOK_INSN, callbacks["syscall"], x86.UC_X86_INS_SYSCALL)
         self._uc.mmio_map(
             WINDOW_ADDRESS,
             WINDOW_COUNT * 4096,
