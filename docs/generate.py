@@ -91,6 +91,7 @@ PLAIN = {
     "RDTSC": "A read of the time-stamp counter, which gives virtual time.",
     "SOFTWARE_INTERRUPT": "INT n, INT3, INTO: the engine cannot do without the intercept.",
     "TRIPLE_FAULT": "An exception could not be delivered, and neither could the double fault.",
+    "DEVICE_FAILURE": "The code of a plugged-in device went wrong; the detail names it.",
     "ENGINE_FAILURE": "The engine stopped without a reason; a defect of the monitor.",
     "ATTACHED": "The queue is taken: the doorbell is answered.",
     "MAGIC": "Marks a queue header.",

@@ -92,9 +92,11 @@ def compare_command(
     cost_names: tuple[str, ...],
     clock: float | None,
     filters: tuple[str, ...],
+    devices: tuple[str, ...],
     system_map: Path | None,
     *,
     apic: bool,
+    ioapic_process: bool,
     cpus: int,
     show_calls: bool,
     show_remaining: bool,
@@ -116,9 +118,11 @@ def compare_command(
         disk,
         marks,
         filters,
+        devices,
         seconds=seconds,
         until=until,
         apic=apic,
+        ioapic_process=ioapic_process,
         cpus=cpus,
     )
     with progress() as tell:

@@ -28,6 +28,7 @@ _VERBS = {
     "check": "check",
     "compare": "compare",
     "costs": "costs",
+    "devices": "devices",
     "engines": "engines",
     "filters": "filters",
     "guests": "catalogue",

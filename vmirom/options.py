@@ -10,8 +10,10 @@ import click
 from bench.inputs import load_initrd
 from rombuilder.rom import Visibility
 from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
+from vmm.core.errors import BadDescription
 from vmm.core.policy import POLICIES, policy_named
 from vmm.core.vm import MOST_CPUS
+from vmm.deviceentries import plug_named
 from vmm.engines import EngineName
 from vmm.filters import load_filter
 from vmm.machine import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, MachineDescription
@@ -77,6 +79,13 @@ def machine_options(function: F) -> F:
             metavar="NAME|FILE",
             help="Let a port filter answer reads of its ports in the core; see `vmirom filters`. "
             "May be repeated.",
+        ),
+        click.option(
+            "--device",
+            "devices",
+            multiple=True,
+            metavar="NAME[,KEY=VALUE...]",
+            help="Plug in another package's device; see `vmirom devices`. May be repeated.",
         ),
         click.option(
             "--disk",
@@ -147,6 +156,11 @@ def machine_options(function: F) -> F:
             is_flag=True,
             help="Show the guest a local APIC, an I/O APIC, and the tables that name them.",
         ),
+        click.option(
+            "--ioapic-process",
+            is_flag=True,
+            help="Let the I/O APIC be a process of its own; counts stay what they are.",
+        ),
     ):
         function = option(function)
     return function
@@ -205,17 +219,22 @@ def description(
     disk: Path | None,
     marks: tuple[str, ...],
     filters: tuple[str, ...],
+    devices: tuple[str, ...] = (),
     *,
     seconds: float | None = None,
     until: str = "",
     apic: bool = False,
+    ioapic_process: bool = False,
     cpus: int = 1,
     check_shadow: bool = False,
 ) -> MachineDescription:
     """The machine that the options ask for; the guest and ROM are filled in later.
 
-    Raises `BadDescription` for a policy, intercept or filter that does not exist.
+    Raises `BadDescription` for a policy, intercept, filter or device that does not exist, and
+    for an I/O APIC in a process of its own where there is none.
     """
+    if ioapic_process and not (apic or cpus > 1):
+        raise BadDescription("--ioapic-process: there is no I/O APIC; expected --apic or --cpus")
     return MachineDescription(
         guest=b"",
         command_line=append,
@@ -223,6 +242,7 @@ def description(
         disk=disk,
         marks=marks,
         filters=tuple(load_filter(name) for name in filters),
+        devices=tuple(plug_named(text) for text in devices),
         memory=memory,
         policy=policy_named(policy).adjusted(intercepts),
         max_instructions=max_instructions,
@@ -230,5 +250,6 @@ def description(
         until=until,
         check_shadow=check_shadow,
         apic=apic,
+        ioapic_process=ioapic_process,
         cpus=cpus,
     )

@@ -43,6 +43,7 @@ from vmm.machine import (
     open_disk,
 )
 from vmm.pc import Pc
+from vmm.plugging import PluggedDevices
 from vmm.result import PhaseRecorder, Run, SoFar, collect_foreign, so_far
 from vmm.timelimit import limited
 
@@ -81,6 +82,7 @@ class KvmMachine:
     memory: GuestMemory = field(init=False)
     processor: KvmProcessor = field(init=False)
     pc: Pc = field(init=False)
+    devices: PluggedDevices = field(init=False)
     roms: list[ShadowedRom] = field(init=False, default_factory=list)
     clock: HostClock = field(init=False)
     _phases: PhaseRecorder = field(init=False)
@@ -133,6 +135,10 @@ class KvmMachine:
             self._stop,
             bridge=None if self._bios is None else self._bios.bridge,
         )
+        self.devices = PluggedDevices(
+            self.pc, ports, None, self.memory, self.timers, self.clock.now, self._no_message
+        )
+        self.devices.plug_in(about.devices)
         with Kvm() as kvm:
             self.processor = KvmProcessor(
                 kvm, self.ram, self.memory, ports, self.pc.pci, local_apic=about.apic
@@ -152,6 +158,10 @@ class KvmMachine:
             if (rom.vendor, rom.device) == (VMI_VENDOR, VMI_DEVICE):
                 self.processor.doorbell.allow(rom.address, rom.address + rom.size)
         self._start(plan)
+
+    @staticmethod
+    def _no_message(address: int, data: int) -> None:
+        raise ValueError(f"message {data:#x} to {address:#x}: engine kvm delivers none")
 
     def _start_bios(self) -> None:
         """The processor's reset state; firmware finds and places option ROMs itself."""
@@ -253,6 +263,8 @@ def _check(about: MachineDescription) -> None:
         )
     if about.cpus != 1:
         raise BadDescription(f"{about.cpus} virtual CPUs: engine kvm has one")
+    if about.ioapic_process:
+        raise BadDescription("an I/O APIC in a process of its own: engine kvm has none")
     if about.filters:
         raise BadDescription("port filters answer in the core: engine kvm has none")
     if about.check_shadow:

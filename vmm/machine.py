@@ -35,6 +35,7 @@ from vmm.core.vm import MOST_CPUS, Vm
 from vmm.devices.disk import DiskImage, Writes
 from vmm.devices.ioapic import IOAPIC_ADDRESS
 from vmm.devices.ioapiclink import IoApicHere, IoApicHome, IoApicLink, IoApicProcess
+from vmm.devices.pluggable import Plug
 from vmm.engine.unicorn import POOL_ADDRESS, WINDOW_ADDRESS, UnicornEngine
 from vmm.filters.attach import attach, attached
 from vmm.filters.program import FilterProgram
@@ -44,6 +45,7 @@ from vmm.firmware.mptable import mp_tables
 from vmm.firmware.post import ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
 from vmm.pc import Pc
+from vmm.plugging import PluggedDevices
 from vmm.recording import ExitSink, Recording
 from vmm.result import PhaseRecorder, Run, SoFar, collect, event_totals, so_far
 from vmm.timelimit import limited
@@ -83,8 +85,9 @@ class MachineDescription:
     where firmware puts the ROM. `disk` is an image for the first IDE drive; what the
     guest writes to it is forgotten, unless `disk_writes` says otherwise. The run is cut into phases
     where the console first prints one of `marks`. `filters` see the reads of their ports
-    before the devices do. `check_shadow` compares every shadow entry with the guest's
-    tables at each exit, which is slow. `apic` shows the guest its local APIC, which is
+    before the devices do; `devices` are plugged in besides those of every PC.
+    `check_shadow` compares every shadow entry with the guest's tables at each exit, which
+    is slow. `apic` shows the guest its local APIC, which is
     hidden otherwise, an I/O APIC, and the tables that name them; `ioapic_process` lets the
     I/O APIC live in a process of its own. Of `cpus` virtual CPUs the first one starts the
     guest; with more than one they have APICs in any case. `seconds` of the host's
@@ -103,6 +106,7 @@ class MachineDescription:
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS
     marks: tuple[str, ...] = ()
     filters: tuple[FilterProgram, ...] = ()
+    devices: tuple[Plug, ...] = ()
     check_shadow: bool = False
     apic: bool = False
     ioapic_process: bool = False
@@ -154,6 +158,7 @@ class Machine:
     processors: list[Processor] = field(init=False)
     registers: list[RegisterFile] = field(init=False)
     pc: Pc = field(init=False)
+    devices: PluggedDevices = field(init=False)
     filters: PortFilters = field(init=False, default_factory=PortFilters)
     roms: list[ShadowedRom] = field(init=False)
     _pool: mmap.mmap = field(init=False)
@@ -175,11 +180,11 @@ class Machine:
         self._pool = mmap.mmap(-1, _POOL_PAGES * PAGE_SIZE)
         self.memory = GuestMemory(self.ram)
         self.memory.set_hole(VGA_HOLE[0] >> PAGE_SHIFT, (VGA_HOLE[1] - VGA_HOLE[0]) >> PAGE_SHIFT)
-        ports = PortBus()
+        ports, memory_bus = PortBus(), MemoryBus()
         self._make_vm(ports)
         has_apics = about.apic or about.cpus > 1
         if has_apics:
-            self._make_ioapic()
+            self._make_ioapic(memory_bus)
         self.pc = Pc(
             ports,
             self.timers,
@@ -195,6 +200,12 @@ class Machine:
         if has_apics:
             self._make_apics()
         self._make_clocks()
+        self.devices = PluggedDevices(
+            self.pc, ports, memory_bus, self.memory, self.timers, self.vm.now, self.bus.msi
+        )
+        self.devices.plug_in(about.devices)
+        for vcpu in self.vm.vcpus:
+            vcpu.devices.connect(memory_bus)
         attach(about.filters, ports, self.filters)
         self.roms = power_on_self_test(self.ram, self.memory, ports, self.pc.pci, about.rom_address)
         for rom in self.roms:
@@ -245,14 +256,11 @@ class Machine:
             for vcpu in self.vm.vcpus:
                 vcpu.after_exit = self._checker.check
 
-    def _make_ioapic(self) -> None:
+    def _make_ioapic(self, memory_bus: MemoryBus) -> None:
         self.ioapic_home = IoApicProcess() if self.description.ioapic_process else IoApicHere()
         self.ioapic = IoApicLink(self.ioapic_home, self.bus.deliver)
         self.bus.listen(self.ioapic.end_of_interrupt)
-        memory = MemoryBus()
-        memory.register(IOAPIC_ADDRESS, PAGE_SIZE, self.ioapic)
-        for vcpu in self.vm.vcpus:
-            vcpu.devices.connect(memory)
+        memory_bus.register(IOAPIC_ADDRESS, PAGE_SIZE, self.ioapic, "ioapic")
 
     def _make_apics(self) -> None:
         """Local APICs that the guest sees; the 8259s reach the first one, as firmware leaves it."""

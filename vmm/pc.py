@@ -1,9 +1,10 @@
 """The devices of one PC, plugged into a port bus."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from vmi.address import Port
-from vmm.core.bus import PortBus
+from vmm.core.bus import PortBus, PortDevice
 from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.timers import Timers
 from vmm.devices.chipset import HostBridge, IdeFunction
@@ -40,13 +41,24 @@ from vmm.devices.rtc import DEFAULT_START, RTC_PORT_COUNT, RTC_PORTS, Rtc
 from vmm.devices.uart import COM1, UART_PORT_COUNT, Uart
 from vmm.devices.vmirom import VmiRomDevice
 
-__all__ = ["Pc"]
+__all__ = ["Part", "Pc"]
 
 _IRQ_TIMER, _IRQ_KEYBOARD, _IRQ_COM1, _IRQ_RTC, _IRQ_PRIMARY, _IRQ_SECONDARY = 0, 1, 4, 8, 14, 15
 _HOST_BRIDGE_SLOT, _IDE_SLOT, _VMI_ROM_SLOT = 0, 1, 4
 
 _PANIC = "Kernel panic - "
 _LAST_WORDS_NS = 1_000_000_000
+_CASCADE = 2
+
+
+@dataclass(slots=True)
+class Part:
+    """One of the devices that every PC has, by the name that errors call it."""
+
+    name: str
+    device: PortDevice
+    ports: list[range] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
 
 
 class Pc:
@@ -85,47 +97,52 @@ class Pc:
         self.interrupts = PicPair(on_interrupt)
         self._ioapic = ioapic
         self._wires: dict[int, InterruptLine] = {}
+        self._owners: dict[int, str] = {}
+        self.parts: list[Part] = []
         self.pci = PciHost()
         self.exit_port = ExitPort()
         self.exit_port.on_exit = on_end
         self.debug = DebugConsole(self._line)
         self._serial = LineBatch(self._serial_output)
-        self.uart = Uart(self.wire(_IRQ_COM1), self._sent, COM1)
+        self.uart = Uart(self.claim(_IRQ_COM1, "com1"), self._sent, COM1)
         self.on_serial: Callable[[bytes], None] = lambda _data: None
-        pit = Pit(timers, now, self.wire(_IRQ_TIMER))
-        i8042 = I8042(self.wire(_IRQ_KEYBOARD), self._reset_by)
-        rtc = Rtc(timers, now, self.wire(_IRQ_RTC), memory)
+        pit = Pit(timers, now, self.claim(_IRQ_TIMER, "pit"))
+        i8042 = I8042(self.claim(_IRQ_KEYBOARD, "i8042"), self._reset_by)
+        rtc = Rtc(timers, now, self.claim(_IRQ_RTC, "rtc"), memory)
         self.pci.plug(_HOST_BRIDGE_SLOT, HostBridge() if bridge is None else bridge)
         self.pci.plug(_IDE_SLOT, IdeFunction())
         primary = IdeChannel(
-            self.wire(_IRQ_PRIMARY),
+            self.claim(_IRQ_PRIMARY, "ide0"),
             PRIMARY_PORTS,
             PRIMARY_CONTROL,
             None if disk is None else IdeDrive(disk),
         )
-        secondary = IdeChannel(self.wire(_IRQ_SECONDARY), SECONDARY_PORTS, SECONDARY_CONTROL)
+        secondary = IdeChannel(
+            self.claim(_IRQ_SECONDARY, "ide1"), SECONDARY_PORTS, SECONDARY_CONTROL
+        )
         if rom is not None:
             self.pci.plug(_VMI_ROM_SLOT, VmiRomDevice(rom))
-        for first, count, device in (
-            (PIC_MASTER_PORTS, PIC_PORT_COUNT, self.interrupts),
-            (PIC_SLAVE_PORTS, PIC_PORT_COUNT, self.interrupts),
-            (ELCR_PORTS, PIC_PORT_COUNT, self.interrupts),
-            (PIT_PORTS, PIT_PORT_COUNT, pit),
-            (CONTROL_PORT_B, 1, ControlPortB(pit)),
-            (CONTROL_PORT_A, 1, ControlPortA(self._reset_by)),
-            (I8042_DATA_PORT, 1, i8042),
-            (I8042_COMMAND_PORT, 1, i8042),
-            (RTC_PORTS, RTC_PORT_COUNT, rtc),
-            (COM1, UART_PORT_COUNT, self.uart),
-            (CONFIG_ADDRESS, CONFIG_PORTS, self.pci),
-            (DEBUG_PORT, 1, self.debug),
-            (PRIMARY_PORTS, IDE_PORT_COUNT, primary),
-            (PRIMARY_CONTROL, IDE_CONTROL_COUNT, primary),
-            (SECONDARY_PORTS, IDE_PORT_COUNT, secondary),
-            (SECONDARY_CONTROL, IDE_CONTROL_COUNT, secondary),
-            (EXIT_PORT, EXIT_PORT_COUNT, self.exit_port),
+        for name, first, count, device in (
+            ("pic", PIC_MASTER_PORTS, PIC_PORT_COUNT, self.interrupts),
+            ("pic", PIC_SLAVE_PORTS, PIC_PORT_COUNT, self.interrupts),
+            ("pic", ELCR_PORTS, PIC_PORT_COUNT, self.interrupts),
+            ("pit", PIT_PORTS, PIT_PORT_COUNT, pit),
+            ("port61", CONTROL_PORT_B, 1, ControlPortB(pit)),
+            ("port92", CONTROL_PORT_A, 1, ControlPortA(self._reset_by)),
+            ("i8042", I8042_DATA_PORT, 1, i8042),
+            ("i8042", I8042_COMMAND_PORT, 1, i8042),
+            ("rtc", RTC_PORTS, RTC_PORT_COUNT, rtc),
+            ("com1", COM1, UART_PORT_COUNT, self.uart),
+            ("pci", CONFIG_ADDRESS, CONFIG_PORTS, self.pci),
+            ("debug", DEBUG_PORT, 1, self.debug),
+            ("ide0", PRIMARY_PORTS, IDE_PORT_COUNT, primary),
+            ("ide0", PRIMARY_CONTROL, IDE_CONTROL_COUNT, primary),
+            ("ide1", SECONDARY_PORTS, IDE_PORT_COUNT, secondary),
+            ("ide1", SECONDARY_CONTROL, IDE_CONTROL_COUNT, secondary),
+            ("exit", EXIT_PORT, EXIT_PORT_COUNT, self.exit_port),
         ):
-            ports.register(Port(first), count, device)
+            ports.register(Port(first), count, device, name)
+            self._list(name, device, range(first, first + count))
 
     def wire(self, irq: int) -> InterruptLine:
         """The wire of interrupt request 0-15, without 2."""
@@ -135,6 +152,25 @@ class Pc:
                 line = SharedLine(line, WireTo(self._ioapic, input_of_irq(irq)))
             self._wires[irq] = line
         return self._wires[irq]
+
+    def claim(self, irq: int, name: str) -> InterruptLine:
+        """The wire of an interrupt request, for the device of this name and no other.
+
+        Raises `ValueError`, which names both, where another device has it.
+        """
+        if irq not in range(16) or irq == _CASCADE:
+            raise ValueError(f"interrupt request {irq}: expected 0 to 15, without {_CASCADE}")
+        if irq in self._owners:
+            raise ValueError(f"interrupt request {irq} of {name} is {self._owners[irq]}'s")
+        self._owners[irq] = name
+        return self.wire(irq)
+
+    def _list(self, name: str, device: PortDevice, ports: range) -> None:
+        """Note what a device of the PC's own decodes."""
+        if not self.parts or self.parts[-1].name != name:
+            lines = [irq for irq, owner in self._owners.items() if owner == name]
+            self.parts.append(Part(name, device, lines=lines))
+        self.parts[-1].ports.append(ports)
 
     def pulse_timer_line(self) -> None:
         """A rising edge on interrupt request 0: an alarm that the ROM was asked for."""

@@ -86,26 +86,30 @@ class PortBus:
     """Port accesses by range; nobody home reads as all ones."""
 
     def __init__(self) -> None:
-        self._ranges: list[tuple[int, int, PortDevice]] = []
+        self._ranges: list[tuple[int, int, PortDevice, str]] = []
         self._cache: dict[int, PortDevice | None] = {}
 
-    def register(self, first: Port, count: int, device: PortDevice) -> None:
-        """Give `count` ports from `first` on to a device; raises `ValueError` on overlap."""
+    def register(self, first: Port, count: int, device: PortDevice, name: str = "") -> None:
+        """Give `count` ports from `first` on to a device; raises `ValueError` on overlap.
+
+        The error calls devices by `name`, or by their class.
+        """
+        name = name or type(device).__name__
         last = first + count - 1
-        for other_first, other_last, other in self._ranges:
+        for other_first, other_last, _, other in self._ranges:
             if first <= other_last and other_first <= last:
                 raise ValueError(
-                    f"ports {first:#06x}-{last:#06x} of {type(device).__name__} overlap "
-                    f"{other_first:#06x}-{other_last:#06x} of {type(other).__name__}"
+                    f"ports {first:#06x}-{last:#06x} of {name} overlap "
+                    f"{other_first:#06x}-{other_last:#06x} of {other}"
                 )
-        self._ranges.append((first, last, device))
+        self._ranges.append((first, last, device, name))
         self._cache.clear()
 
     def device_at(self, port: int) -> PortDevice | None:
         """Who decodes this port."""
         if port not in self._cache:
             self._cache[port] = next(
-                (device for first, last, device in self._ranges if first <= port <= last), None
+                (device for first, last, device, _ in self._ranges if first <= port <= last), None
             )
         return self._cache[port]
 
@@ -126,22 +130,28 @@ class MemoryBus:
 
     def __init__(self) -> None:
         self._devices: dict[int, MemoryDevice] = {}
+        self._names: dict[int, str] = {}
 
-    def register(self, first: GuestPhysical, size: int, device: MemoryDevice) -> None:
+    def register(
+        self, first: GuestPhysical, size: int, device: MemoryDevice, name: str = ""
+    ) -> None:
         """Give `size` bytes from guest-physical `first` on to a device.
 
-        Raises `ValueError` on an overlap, and unless both are multiples of a page.
+        Raises `ValueError` on an overlap, and unless both are multiples of a page; it
+        calls devices by `name`, or by their class.
         """
+        name = name or type(device).__name__
         if first & PAGE_MASK or size & PAGE_MASK or size <= 0:
             raise ValueError(f"memory range of {size:#x} at {first:#x}: expected whole pages")
         frames = range(first >> PAGE_SHIFT, (first + size) >> PAGE_SHIFT)
         for frame in frames:
             if frame in self._devices:
                 raise ValueError(
-                    f"memory {first:#x}-{first + size - 1:#x} of {type(device).__name__} overlaps "
-                    f"{type(self._devices[frame]).__name__} at {frame << PAGE_SHIFT:#x}"
+                    f"memory {first:#x}-{first + size - 1:#x} of {name} overlaps "
+                    f"{self._names[frame]} at {frame << PAGE_SHIFT:#x}"
                 )
         self._devices.update(dict.fromkeys(frames, device))
+        self._names.update(dict.fromkeys(frames, name))
 
     def frames(self) -> set[int]:
         """The page frames where a device decodes."""

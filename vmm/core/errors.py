@@ -2,6 +2,7 @@
 
 __all__ = [
     "BadDescription",
+    "DeviceFailure",
     "EngineFailure",
     "GuestError",
     "StaleFetch",
@@ -23,6 +24,10 @@ class BadDescription(VmmError, ValueError):
 
 class EngineFailure(VmmError):
     """The engine is not what the monitor was built for, or stopped without a reason."""
+
+
+class DeviceFailure(VmmError):
+    """A plugged-in device's own code went wrong; the text names the device."""
 
 
 class TimeUp(VmmError):

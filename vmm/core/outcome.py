@@ -27,6 +27,8 @@ class OutcomeKind(StrEnum):
     INTERRUPTED = "interrupted"
     """The user stopped the run."""
     ENGINE_FAILURE = "engine_failure"
+    DEVICE_FAILURE = "device_failure"
+    """The code of a plugged-in device went wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ sees time pass as a guest on a busy host does.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from vmm.core.errors import EngineFailure, TimeUp, TripleFault, Unsupported
+from vmm.core.endings import ENDINGS, outcome_of
+from vmm.core.errors import EngineFailure
 from vmm.core.event import Event
 from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.processor import Activity, Processor
@@ -77,14 +78,8 @@ class RunLoop:
                     return outcome
         except KeyboardInterrupt:
             return Outcome(OutcomeKind.INTERRUPTED, "stopped by the user")
-        except TimeUp as limit:
-            return Outcome(OutcomeKind.LIMIT, str(limit))
-        except TripleFault as fault:
-            return Outcome(OutcomeKind.TRIPLE_FAULT, str(fault))
-        except Unsupported as missing:
-            return Outcome(OutcomeKind.UNSUPPORTED, str(missing))
-        except EngineFailure as failure:
-            return Outcome(OutcomeKind.ENGINE_FAILURE, str(failure))
+        except ENDINGS as error:
+            return outcome_of(error)
 
     def _once(self, max_instructions: int) -> Outcome | None:
         self._vm.run_posted()

@@ -7,7 +7,7 @@ a kick that brings the vCPU out of the guest; between two there is nothing but K
 from collections.abc import Callable
 
 from vmm.core.bus import InterruptController
-from vmm.core.errors import EngineFailure, TimeUp, TripleFault, Unsupported
+from vmm.core.endings import ENDINGS, outcome_of
 from vmm.core.event import Event
 from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.runloop import PowerSwitch
@@ -58,14 +58,8 @@ class KvmRunLoop:
                 return self._loop(watch)
             except KeyboardInterrupt:
                 return Outcome(OutcomeKind.INTERRUPTED, "stopped by the user")
-            except TimeUp as limit:
-                return Outcome(OutcomeKind.LIMIT, str(limit))
-            except TripleFault as fault:
-                return Outcome(OutcomeKind.TRIPLE_FAULT, str(fault))
-            except Unsupported as missing:
-                return Outcome(OutcomeKind.UNSUPPORTED, str(missing))
-            except EngineFailure as failure:
-                return Outcome(OutcomeKind.ENGINE_FAILURE, str(failure))
+            except ENDINGS as error:
+                return outcome_of(error)
             finally:
                 self._timers.on_change = lambda _due: None
 
