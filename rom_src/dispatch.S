@@ -107,6 +107,12 @@ get_reloc:
 	.set next_row, next_row + 1
 	.endm
 
+# A call that queues, or has something to remember of its processor.
+	.macro OFFER_QUEUED call, function
+	OFFER CALL_\call, queue_\function, RELOC_CALL_REL, FEATURE_SHADOW | FEATURE_ALONE
+	OFFER CALL_\call, several_\function, RELOC_CALL_REL, FEATURE_SHADOW
+	.endm
+
 	.set next_number, 0
 	.set next_row, 0
 
@@ -134,7 +140,7 @@ offers:
 	OFFER CALL_SetCR2, native_SetCR2
 .endif
 .if FLAVOUR_BATCHING
-	OFFER CALL_SetCR3, queue_SetCR3, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER_QUEUED SetCR3, SetCR3
 .endif
 .if CALLS_ALL
 	OFFER CALL_SetCR3, native_SetCR3
@@ -143,7 +149,7 @@ offers:
 	OFFER CALL_GetCR2, native_GetCR2
 .endif
 .if FLAVOUR_BATCHING
-	OFFER CALL_GetCR3, queue_GetCR3, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER_QUEUED GetCR3, GetCR3
 .endif
 .if CALLS_ALL
 	OFFER CALL_GetCR3, native_GetCR3
@@ -168,25 +174,25 @@ offers:
 	OFFER CALL_Shutdown, native_Shutdown
 .endif
 .if FLAVOUR_BATCHING
-	OFFER CALL_SetPxE, queue_SetPxE, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER_QUEUED SetPxE, SetPxE
 .endif
 .if CALLS_ALL
 	OFFER CALL_SetPxE, native_SetPxE
 .endif
 .if FLAVOUR_BATCHING
-	OFFER CALL_SetPxELong, queue_SetPxELong, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER_QUEUED SetPxELong, SetPxELong
 .endif
 .if CALLS_ALL
 	OFFER CALL_SetPxELong, native_SetPxELong
 .endif
 .if FLAVOUR_BATCHING
-	OFFER CALL_UpdatePxE, queue_UpdatePxE, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER_QUEUED UpdatePxE, UpdatePxE
 .endif
 .if CALLS_ALL
 	OFFER CALL_UpdatePxE, native_UpdatePxE
 .endif
 .if FLAVOUR_BATCHING
-	OFFER CALL_UpdatePxELong, queue_UpdatePxE, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER_QUEUED UpdatePxELong, UpdatePxE
 .endif
 .if CALLS_ALL
 	OFFER CALL_UpdatePxELong, native_UpdatePxELong
@@ -194,13 +200,13 @@ offers:
 	OFFER CALL_PhysicalToMachine, native_PhysicalToMachine
 .endif
 .if FLAVOUR_BATCHING
-	OFFER CALL_AllocatePage, queue_AllocatePage, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER_QUEUED AllocatePage, AllocatePage
 .endif
 .if CALLS_ALL
 	OFFER CALL_AllocatePage, native_AllocatePage
 .endif
 .if FLAVOUR_BATCHING
-	OFFER CALL_ReleasePage, queue_ReleasePage, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER_QUEUED ReleasePage, ReleasePage
 .endif
 .if CALLS_ALL
 	OFFER CALL_ReleasePage, native_ReleasePage
@@ -218,7 +224,7 @@ offers:
 	OFFER CALL_FlushTLB, native_FlushTLB
 .endif
 .if FLAVOUR_BATCHING
-	OFFER CALL_SetLinearMapping, queue_SetLinearMapping, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER_QUEUED SetLinearMapping, SetLinearMapping
 .endif
 .if CALLS_ALL
 	OFFER CALL_SetLinearMapping, native_SetLinearMapping
@@ -271,7 +277,7 @@ offers:
 	OFFER CALL_WallclockUpdated, timer_WallclockUpdated, RELOC_CALL_REL, FEATURE_CLOCK
 .endif
 .if FLAVOUR_BATCHING & VISIBILITY_STRICT
-	OFFER CALL_SetLazyMode, queue_SetLazyMode, RELOC_CALL_REL, FEATURE_SHADOW
+	OFFER_QUEUED SetLazyMode, SetLazyMode
 .endif
 .if CALLS_ALL
 	OFFER CALL_SetLazyMode, native_SetLazyMode

@@ -15,7 +15,7 @@
 # is no cli.  What is weak: a handler that maps anew the very entry whose clearing it interrupted
 # finds nothing to invalidate, so the old translation stays until the interrupted caller invalidates,
 # as it will; an NMI handler that updates page tables is safe in the queue but may still find CR3 and
-# its cached copy apart; and all this is for one processor.
+# its cached copy apart.  All this is for a machine with one processor; several.S is for the others.
 #
 # With OMIT_FLUSH, a symbol for tests, the news is thrown away: a guest must then notice that its
 # updates had no effect, or the host's shadow is not one.  With UNANNOUNCED no page is ever announced
@@ -24,9 +24,6 @@
 	.include "queue.inc"
 
 .if FLAVOUR_BATCHING
-	.set FRAME_LIMIT, 0x100000		# 4 GiB in pages
-	.set PAGE_FLAGS, PAGE_PT | PAGE_PD | PAGE_PDP | PAGE_PML4 | PAGE_PAE | PAGE_CLONE | PAGE_ZEROED
-
 	.text
 
 	.global queue_SetPxE
@@ -46,7 +43,7 @@ queue_UpdatePxE:			# EAX = entry, EDX = flags
 	mov %eax, %edx
 3:	call 2f
 2:	pop %eax
-	IF_FAULT_PAGE %eax, 2b, 4f
+	IF_FAULT_PAGE %eax, queue_header-2b, 4f
 	QUEUE_DOWNGRADE 2b
 .if !VISIBILITY_STRICT
 4:	QUEUE_FRESH 2b
@@ -80,7 +77,7 @@ queue_AllocatePage:			# EAX = frame, EDX = flags, ...
 	lea RECORD_ALLOCATE(%eax,%edx,4), %edx
 	call 1f
 1:	pop %eax
-	ENQUEUE %edx, %eax, %ecx, 1b
+	ENQUEUE %edx, %eax, %ecx, queue_header-1b
 2:
 .endif
 	ret
@@ -96,7 +93,7 @@ queue_ReleasePage:			# EAX = frame, EDX = flags
 	lea RECORD_RELEASE(%eax,%edx,4), %edx
 	call 1f
 1:	pop %eax
-	ENQUEUE %edx, %eax, %ecx, 1b
+	ENQUEUE %edx, %eax, %ecx, queue_header-1b
 	SAY_DOWNGRADE %eax, 1b
 2:	ret
 .endif

@@ -38,7 +38,7 @@ clock_version:
 	.long 0
 clock_updated:
 	.long 0
-	.long QUEUE_ABLE_CURTAIN
+	.long QUEUE_ABLE_CURTAIN | QUEUE_ABLE_HOMES
 queue_curtain:
 	.long 0
 
@@ -52,6 +52,10 @@ apic_registers:
 queue_records:
 	.fill QUEUE_CAPACITY, QUEUE_RECORD_SIZE, 0
 
+	.long QUEUE_HOMES
+	.long HOME_STRIDE
+	.long 0					# whose home this is: nobody's yet
+
 # What the host answered to ATTACH; 0 as long as nobody has.
 	.global features
 features:
@@ -62,12 +66,10 @@ features:
 out_of_step:
 	.long 1
 
-.if VISIBILITY_STRICT
-# The update flags that let an update wait, in the mode the guest is in.
+# The update flags that let an update wait, in the mode the guest is in; for strict visibility.
 	.global deferrable
 deferrable:
 	.long DEFERRABLE_EAGER
-.endif
 
 # CR3 as last set, 0 if never.
 	.global current_cr3
@@ -86,4 +88,14 @@ slot0_record:
 	.long 0
 	.long 0
 	.fill 3 * 4, 4, 0
+	.skip HOME_STRIDE - HOME_END
+
+# The homes of further processors.
+	.rept QUEUE_HOMES - 1
+	.skip QUEUE_FAULT_PAGE_OFFSET
+	.long QUEUE_NO_FAULT_PAGE
+	.skip HOME_DEFERRABLE - QUEUE_FAULT_PAGE_OFFSET - 4
+	.long DEFERRABLE_EAGER
+	.skip HOME_STRIDE - HOME_DEFERRABLE - 4
+	.endr
 .endif

@@ -2,14 +2,9 @@
 #
 # Where the guest maps physical memory linearly: what turns the address of an entry into a record.
 
-.if FLAVOUR_BATCHING
-	.set SLOTS, 4
-	.set SLOT_SIZE, 16			# start, size, record, and one word of padding
-	.set SLOT_START, 0
-	.set SLOT_BYTES, 4
-	.set SLOT_RECORD, 8
-	.set FRAME_LIMIT, 0x100000		# 4 GiB in pages
+	.include "queue.inc"
 
+.if FLAVOUR_BATCHING
 	.text
 
 # Records hold 32-bit physical addresses, so a slot ends at 4 GiB and one that starts beyond is
@@ -25,6 +20,7 @@ queue_SetLinearMapping:			# EAX = slot, EDX = start, ECX = pages, stack = first 
 	pushl 4(%esp)
 	call set_slot
 	pop %eax
+adopt_tables:
 	jmp ring_adopt_tables
 .endif
 set_slot:
@@ -36,6 +32,7 @@ set_slot:
 	call 1f
 1:	pop %ebx
 	lea slot0_start - 1b(%ebx,%eax), %ebx
+fill_slot:
 	movl $0, SLOT_BYTES(%ebx)
 	mov %edx, SLOT_START(%ebx)
 	mov 12(%esp), %esi			# two pushes and the return address above
@@ -65,6 +62,49 @@ set_slot:
 	pop %ebx
 4:	ret
 
+# The same where there are several processors.  All of them have slot 0, the others are each one's own.
+	.global several_SetLinearMapping
+several_SetLinearMapping:
+	test %eax, %eax
+	jz 7f
+	cmp $SLOTS, %eax
+	jae 4b
+	push %ebx
+	push %esi
+	shl $4, %eax
+	mov %eax, %ebx
+	call find_home
+	lea HOME_SLOTS(%eax,%ebx), %ebx
+	jmp fill_slot
+7:	pushl 4(%esp)
+	call set_slot
+	pop %eax
+	push %ebx
+	push %esi
+	call 1f
+1:	pop %ebx
+	lea slot0_start - 1b(%ebx), %ebx
+	mov %ebx, %esi
+	mov $QUEUE_HOMES, %ecx
+8:	dec %ecx
+	jz 9f
+	add $HOME_STRIDE, %esi
+	movl $0, SLOT_BYTES(%esi)
+	mov SLOT_START(%ebx), %eax
+	mov %eax, SLOT_START(%esi)
+	mov SLOT_RECORD(%ebx), %eax
+	mov %eax, SLOT_RECORD(%esi)
+	mov SLOT_BYTES(%ebx), %eax
+	mov %eax, SLOT_BYTES(%esi)
+	jmp 8b
+9:	pop %esi
+	pop %ebx
+.ifdef UNANNOUNCED
+	ret
+.else
+	jmp adopt_tables
+.endif
+
 # Slot 0 did not cover the entry; do the others?  EDX = its address less slot 0's start -> carry
 # clear and EDX = record, or carry set and EDX = its address.  EAX is kept, ECX is not.
 	.global queue_other_slot
@@ -73,8 +113,9 @@ queue_other_slot:
 	push %esi
 	call 1f
 1:	pop %esi
-	add slot0_start - 1b(%esi), %edx
 	lea slot0_start - 1b(%esi), %esi
+other_slot:
+	add SLOT_START(%esi), %edx
 	mov $SLOTS - 1, %ecx
 2:	add $SLOT_SIZE, %esi
 	mov %edx, %ebx
@@ -91,4 +132,12 @@ queue_other_slot:
 4:	pop %esi
 	pop %ebx
 	ret
+
+# The same in the home at EAX.
+	.global several_other_slot
+several_other_slot:
+	push %ebx
+	push %esi
+	lea HOME_SLOTS(%eax), %esi
+	jmp other_slot
 .endif

@@ -52,6 +52,8 @@ class Doorbell(IntEnum):
     """ECX = offset of a local APIC's register. Answers what is in it."""
     APIC_WRITE = 12
     """ECX = value for the register whose offset is in bits 31-16 of EAX."""
+    FIND_HOME = 13
+    """Which of the ROM's homes is this processor's (vmi/queue.py)? Answers 1 for the first."""
 
 
 class Feature(IntFlag):
@@ -76,3 +78,5 @@ class Feature(IntFlag):
     APIC = 64
     """The guest's one local APIC can be reached by ringing, and is mirrored in the queue header
     (`vmi.queue.HeaderField`)."""
+    ALONE = 128
+    """The machine has one processor, whose home is the first: none need be looked for."""

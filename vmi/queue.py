@@ -17,6 +17,12 @@ flight*: its owner was interrupted between 2 and 3. The drain then leaves `count
 just above it, with `DRAINED` in the applied slots below, so that the next drain
 finds the record once its owner has gone on. A reservation at or beyond
 `capacity` has no slot: its owner rings `Doorbell.QUEUE_FULL` with the record.
+
+A ROM for several processors has a *home* for each: a header with records of its own, and
+what else is true of one processor alone, all of one shape and at equal distances
+(`HomeField`). The first one is the header that `ATTACH` names; published words and
+`DOWNGRADE` are looked for in it alone, whichever processor asks: a change that one has
+queued concerns the translations of all.
 """
 
 from dataclasses import dataclass
@@ -33,12 +39,14 @@ __all__ = [
     "FAULT_PAGE_MASK",
     "FAULT_PAGE_VALID",
     "HEADER_SIZE",
+    "HOMES",
     "MAGIC",
     "MAX_CAPACITY",
     "NO_FAULT_PAGE",
     "RECORD_SIZE",
     "Ability",
     "HeaderField",
+    "HomeField",
     "Record",
     "RecordKind",
 ]
@@ -52,6 +60,8 @@ DRAINED = 4
 DEFAULT_CAPACITY = 128
 """Measured on a Linux boot: enough that full queues are rare (a few per thousand flushes)."""
 MAX_CAPACITY = 1024
+HOMES = 8
+"""As many as a machine has processors, at most."""
 
 
 class HeaderField(IntEnum):
@@ -65,7 +75,7 @@ class HeaderField(IntEnum):
     COUNT = 0x0C
     """Slots reserved; may exceed the capacity for a moment."""
     DOWNGRADE = 0x10
-    """Non-zero: a queued record may take a permission or a mapping away."""
+    """Non-zero: a queued record, in whichever home, may take a permission or a mapping away."""
     FAULT_PAGE = 0x14
     """Written by the monitor: the page that the last write fault on a present page came
     from, as `FAULT_PAGE_VALID` | its virtual address, or `NO_FAULT_PAGE`. While it stands
@@ -123,6 +133,22 @@ class Ability(IntFlag):
     translation below that address is cached, and the first access there exits, which
     drains the queue and lifts it. So while it is up the shadow knows of every entry, and
     faults below need no exit for the queue's sake."""
+    HOMES = 2
+    """Behind the records stand the words of `HomeField`."""
+
+
+class HomeField(IntEnum):
+    """Byte offsets from the end of a header's records, of a ROM with `Ability.HOMES`."""
+
+    COUNT = 0x00
+    """How many homes there are; in the first one."""
+    STRIDE = 0x04
+    """Bytes from one home to the next; in the first one."""
+    KEY = 0x08
+    """Written by the ROM: by what it knows the processor whose home this is, without an exit.
+    The sum of three: the GDT's base, its limit in the upper half of a word, and in the lower
+    half the task register. 0 is nobody's; the monitor writes it when the processor gets
+    INIT."""
 
 
 CURTAIN_END = 0xC0000000

@@ -42,7 +42,7 @@ REGISTERS: Final[Mapping[str, int]] = {
 }
 CALLEE_SAVED: Final = {"ebx": 0x0B0B0B0B, "esi": 0x51515151, "edi": 0xD1D1D1D1, "ebp": 0xB9B9B9B9}
 
-ALL_FEATURES: Final = Feature.ATTACHED | Feature.SHADOW | Feature.IN_STEP
+ALL_FEATURES: Final = Feature.ATTACHED | Feature.SHADOW | Feature.IN_STEP | Feature.ALONE
 
 
 @functools.cache
@@ -133,6 +133,7 @@ class Machine:
         self.queue: Queue | None = None
         self.rings: list[Ring] = []
         self.refuse: set[Doorbell] = set()
+        self.home = 1
         self.port_reads: list[tuple[int, int]] = []
         self.port_writes: list[tuple[int, int]] = []
         self.port_value: Callable[[int], int] = lambda _number: 0xFFFFFFFF
@@ -189,6 +190,8 @@ class Machine:
             return self._attach(ring.argument)
         assert self.queue is not None
         self.queue.drain()
+        if ring.function is Doorbell.FIND_HOME:
+            return self.home
         if ring.function is Doorbell.QUEUE_FULL:
             self.queue.apply(ring.argument)
         elif ring.function is Doorbell.UPDATE_ENTRY:

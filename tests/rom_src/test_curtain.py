@@ -87,7 +87,9 @@ def test_a_drain_between_any_two_instructions(machine: MachineFactory, name: str
 
 
 def test_behind_it_a_page_needs_no_invalidation(machine: MachineFactory) -> None:
-    made = machine("batching", queue=8, features=Feature.ATTACHED | Feature.SHADOW | GRANTED)
+    made = machine(
+        "batching", queue=8, features=Feature.ATTACHED | Feature.SHADOW | Feature.ALONE | GRANTED
+    )
     begin(made, "SetPxE")
     made.finish()
     rings = len(made.rings)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rombuilder.rom import Flavour, Rom
-from vmi.doorbell import Doorbell
+from vmi.doorbell import Doorbell, Feature
 from vmi.flags import UpdateFlag
 from vmi.queue import FAULT_PAGE_VALID, NO_FAULT_PAGE, HeaderField, RecordKind
 
@@ -28,6 +28,7 @@ PAGE, OTHER_PAGE = 0x08048000, 0x08049000
 HERE = UpdateFlag.PT | UpdateFlag.CURRENT_AS | PAGE
 READ_ONLY, COPY, THIRD = 0x00123065, 0x00456067, 0x00789067
 CAPACITY = 8
+ALONE = Feature.ATTACHED | Feature.SHADOW | Feature.IN_STEP | Feature.ALONE
 
 
 class Monitor:
@@ -273,10 +274,16 @@ def interrupt_everywhere(monitor: Monitor, prepare: Event, events: list[Event]) 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("visibility", ["tlb", "strict"])
+@pytest.mark.parametrize("features", [ALONE, ALONE & ~Feature.ALONE], ids=["alone", "several"])
 def test_no_change_is_lost(
-    machine: MachineFactory, visibility: str, call: str, state: Event, filled: int
+    machine: MachineFactory,
+    visibility: str,
+    features: Feature,
+    call: str,
+    state: Event,
+    filled: int,
 ) -> None:
-    made = machine("batching", queue=CAPACITY, visibility=visibility)
+    made = machine("batching", queue=CAPACITY, visibility=visibility, features=features)
     interrupt_everywhere(begin(made, state, filled), CALLS[call], EVENTS)
 
 
@@ -300,7 +307,7 @@ COMPARE_FIRST = """	testb $ENTRY_PRESENT, (%edx)
 	call compare
 compare:
 	pop %eax
-	IF_FAULT_PAGE %eax, compare, match
+	IF_FAULT_PAGE %eax, queue_header-compare, match
 	pop %ecx
 	popl (%edx)
 	jmp 3f

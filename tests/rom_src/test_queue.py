@@ -28,33 +28,42 @@ def entry_record(va: int) -> int:
 
 def rings(made: Machine) -> list[Doorbell]:
     """What was rung, apart from what every guest rings once."""
-    once = (Doorbell.ATTACH, Doorbell.ADOPT_TABLES)
+    once = (Doorbell.ATTACH, Doorbell.ADOPT_TABLES, Doorbell.FIND_HOME)
     return [ring.function for ring in made.rings if ring.function not in once]
 
 
-def ready(machine: MachineFactory, visibility: str) -> Machine:
+def ready(machine: MachineFactory, visibility: str, features: Feature) -> Machine:
     """Attached, with the linear map known, queue of 8."""
-    attached = machine("batching", visibility=visibility)
+    attached = machine("batching", visibility=visibility, features=features)
     attached.map_linear()
     return attached
 
 
+ALONE = Feature.ATTACHED | Feature.SHADOW | Feature.IN_STEP | Feature.ALONE
+
+
+@pytest.fixture(params=[ALONE, ALONE & ~Feature.ALONE], ids=["alone", "several"])
+def features(request: pytest.FixtureRequest) -> Feature:
+    """Of a machine with one processor, and of one with several."""
+    return Feature(request.param)
+
+
 @pytest.fixture(params=["tlb", "strict"])
-def made(request: pytest.FixtureRequest, machine: MachineFactory) -> Machine:
+def made(request: pytest.FixtureRequest, machine: MachineFactory, features: Feature) -> Machine:
     """For what holds however updates become visible."""
-    return ready(machine, request.param)
+    return ready(machine, request.param, features)
 
 
 @pytest.fixture
-def tlb(machine: MachineFactory) -> Machine:
+def tlb(machine: MachineFactory, features: Feature) -> Machine:
     """Updates become visible as with a TLB."""
-    return ready(machine, "tlb")
+    return ready(machine, "tlb", features)
 
 
 @pytest.fixture
-def strict(machine: MachineFactory) -> Machine:
+def strict(machine: MachineFactory, features: Feature) -> Machine:
     """Updates become visible by the letter of the interface."""
-    return ready(machine, "strict")
+    return ready(machine, "strict", features)
 
 
 def set_pxe(made: Machine, value: int, va: int = TABLE, flags: int = PT) -> None:
@@ -341,7 +350,7 @@ def test_invalidations_ring_only_for_what_was_taken_away(
 def test_without_a_shadow_in_step_every_invalidation_rings(
     machine: MachineFactory, call: str
 ) -> None:
-    made = machine("batching", features=Feature.ATTACHED | Feature.SHADOW)
+    made = machine("batching", features=Feature.ATTACHED | Feature.SHADOW | Feature.ALONE)
     made.call(call, eax=1)
     made.call(call, eax=1)
     assert len(rings(made)) == 2
@@ -566,6 +575,25 @@ def test_instructions_of_a_queued_update_by_the_letter(machine: MachineFactory) 
         "release": 14,
     }
     assert max(found.values()) <= MOST_INSTRUCTIONS
+
+
+def test_instructions_where_there_are_several_processors(machine: MachineFactory) -> None:
+    made = machine("batching", queue=128, features=ALONE & ~Feature.ALONE)
+    first = {
+        "new": 28,
+        "changed, DEFER": 34,
+        "stored, DEFER": 33,
+        "fault page changed": 31,
+        "fault page stored": 30,
+        "allocate": 26,
+        "release": 29,
+    }
+    made.call("GetCR3")
+    assert counts(made) == first
+    made.home = 4
+    made.uc.reg_write(x86.UC_X86_REG_GDTR, (0, 0xC0500000, 0xFF, 0))
+    made.call("GetCR3")
+    assert counts(made) == {name: count + 6 for name, count in first.items()}
 
 
 @pytest.mark.parametrize("call", ["InvalPage", "FlushTLB"])

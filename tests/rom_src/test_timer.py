@@ -15,7 +15,7 @@ from vmi.relocation import RelocationKind
 if TYPE_CHECKING:
     from conftest import Machine, MachineFactory
 
-TIMED = Feature.ATTACHED | Feature.SHADOW | Feature.IN_STEP | Feature.CLOCK
+TIMED = Feature.ATTACHED | Feature.SHADOW | Feature.IN_STEP | Feature.CLOCK | Feature.ALONE
 CALLS = range(66, 72)
 RDTSC = b"\x0f\x31"
 EPOCH = 1_199_145_600_000_000_000

@@ -8,6 +8,9 @@ cdef class BatchQueue:
     cdef ShadowMmu shadow
     cdef public object peers
     cdef unsigned int header
+    cdef unsigned int first_header
+    cdef readonly unsigned int index
+    cdef bint has_home
     cdef unsigned int capacity
     cdef unsigned int fault_page
     cdef unsigned int fault_entry
@@ -24,7 +27,6 @@ cdef class BatchQueue:
     cpdef int drain(self) except -1
     cdef int drain_own(self) except -1
     cdef bint is_served(self) except? True
-    cdef bint is_this_cpus_alone(self) except? True
     cdef int check_own_fault_page(self) except -1
     cpdef int apply(self, unsigned int record) except -1
     cdef int publish_fault_page(self, unsigned int address) except -1

@@ -15,6 +15,7 @@ from vmi.queue import (
     NO_FAULT_PAGE,
     Ability,
     HeaderField,
+    HomeField,
     RecordKind,
 )
 from vmm.core.memory import GuestMemory
@@ -37,26 +38,31 @@ DRAINED_SLOT = cython.declare(cython.uint, DRAINED)
 @cython.final
 @cython.cclass
 class BatchQueue:
-    """The queue of one CPU.
+    """The queue of one CPU, which is the one with this `index` in the machine.
 
     What one CPU queued concerns all, since a store to memory does: every drain and every
-    look at a fault page goes through the queues of the `peers` as well. A ROM may have
-    one queue for all CPUs; it is attached by one of them, and nothing is published in it
-    that is true of one CPU alone.
+    look at a fault page goes through the queues of the `peers` as well. So a CPU that sends
+    an interrupt has told of all it queued: the access to its APIC exits, and drains.
+    CPUs may run on before they invalidate, but none ever runs on a TLB that is behind a drain.
+
+    A ROM that has a home for each CPU has them all attached at once. One with fewer gets
+    the queue for whoever asks, but is not told that there is a shadow: what it keeps of
+    one processor would be taken for another's.
 
     `offered` are the `Feature` bits that attaching grants. After a run `updates`
     counts the entries that were announced through the queue, `notices` all records,
     `drains` the drains that found any, `largest` the most records in one of them.
     """
 
-    def __init__(self, memory: GuestMemory, paging: GuestPaging, shadow: ShadowMmu, offered):
+    def __init__(self, memory: GuestMemory, paging: GuestPaging, shadow: ShadowMmu, offered, index):
         self.memory = memory
         self.paging = paging
         self.shadow = shadow
         self.offered = offered
-        self.header = self.capacity = 0
+        self.index = index
+        self.header = self.first_header = self.capacity = 0
         self.image_start = self.image_end = 0
-        self.attached = False
+        self.attached = self.has_home = False
         self.fault_page = NO_PAGE
         self.fault_entry = 0
         self.peers: tuple[BatchQueue, ...] = ()
@@ -71,9 +77,9 @@ class BatchQueue:
     def attach(self, address):
         """Accept the queue whose header is at this guest-virtual address.
 
-        Makes the region writable. Raises `QueueRefused`, with nothing changed, when
-        the region is not page-aligned room inside the ROM image or the header is
-        not one.
+        Makes the region writable and answers the `Feature` bits that are granted. Raises
+        `QueueRefused`, with nothing changed, when the region is not page-aligned room inside
+        the ROM image or the header is not one.
         """
         region = check_region(
             self.memory,
@@ -82,27 +88,52 @@ class BatchQueue:
             (int(self.image_start), int(self.image_end)),
         )
         self.memory.set_protected(region.first_frame, region.frames, False)
-        self.header = region.header
+        granted = int(self.offered) & ~int(Feature.ALONE | Feature.CURTAIN)
+        if not self.peers:
+            self.move_in(region, 0)
+            granted |= Feature.ALONE
+            if self.hang_curtain(address):
+                granted |= Feature.CURTAIN
+        elif len(self.peers) < region.homes:
+            for queue in (self, *self.peers):
+                queue.move_in(region, queue.index)
+        else:
+            self.move_in(region, 0)
+            self.has_home = False
+            granted &= ~int(Feature.SHADOW | Feature.IN_STEP)
+        return granted
+
+    def move_in(self, region, home):
+        """Queue in the ROM's home of this number from now on."""
+        self.header = region.header + home * region.stride
+        self.first_header = region.header
         self.capacity = region.capacity
-        self.attached = True
-        self.hang_curtain(address)
+        self.attached = self.has_home = True
 
     def hang_curtain(self, address):
-        """Grant the curtain where it is offered and the ROM can lower it.
+        """Hang the curtain where it is offered and the ROM can lower it; answers whether.
 
-        A ROM below the curtain's end would hide itself. With several CPUs one of them
-        could fault on what another has changed.
+        A ROM below the curtain's end would hide itself. With several CPUs, which is not
+        asked here, one of them could fault on what another has changed.
         """
         able = self.memory.read32(self.header + HeaderField.ABILITIES)
-        if (
-            self.offered & Feature.CURTAIN
-            and able & Ability.CURTAIN
-            and address >= CURTAIN_END
-            and not self.peers
+        if not (
+            self.offered & Feature.CURTAIN and able & Ability.CURTAIN and address >= CURTAIN_END
         ):
-            self.shadow.curtain.hang(self.header + HeaderField.CURTAIN)
-        else:
-            self.offered &= ~int(Feature.CURTAIN)
+            return False
+        self.shadow.curtain.hang(self.header + HeaderField.CURTAIN)
+        return True
+
+    def number_of_home(self):
+        """FIND_HOME: which home is this CPU's, 1 for the first; 0 where there is none."""
+        return self.index + 1 if self.has_home else 0
+
+    def move_out(self):
+        """INIT: what the ROM knows of this CPU is true no more."""
+        self.forget_fault_page()
+        if self.has_home and self.peers:
+            behind = self.header + HeaderField.RECORDS + 4 * self.capacity
+            self.memory.write32(behind + HomeField.KEY, 0)
 
     def location(self):
         """Guest-physical address and capacity of the attached queue."""
@@ -158,7 +189,8 @@ class BatchQueue:
                 self.apply(record)
                 applied += 1
         memory.write32(self.header + COUNT_OFFSET, in_flight)
-        memory.write32(self.header + DOWNGRADE_OFFSET, 0)
+        # Whoever set it has its record in place, and no CPU runs before all queues are drained.
+        memory.write32(self.first_header + DOWNGRADE_OFFSET, 0)
         if applied:
             self.check_fault_page()
             self.drains += 1
@@ -168,7 +200,7 @@ class BatchQueue:
 
     def publish_fault_page(self, address: cython.uint) -> cython.int:
         """Tell the ROM that no translation of this page, which the latest walk found, is cached."""
-        if self.is_this_cpus_alone():
+        if self.has_home:
             self.fault_page = address >> 12
             self.fault_entry = self.paging.pte_address
             self.shadow.drop_translation(address, self.fault_entry)
@@ -187,17 +219,6 @@ class BatchQueue:
                 if peer.attached:
                     return True
         return False
-
-    def is_this_cpus_alone(self) -> cython.bint:
-        """Does no other CPU use this queue for want of one of its own?"""
-        if not self.attached:
-            return False
-        if self.peers:
-            for queue in self.peers:
-                peer: BatchQueue = queue
-                if not peer.attached:
-                    return False
-        return True
 
     def forget_fault_page(self) -> cython.int:
         """The promise of `publish_fault_page` ends."""

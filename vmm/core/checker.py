@@ -73,14 +73,16 @@ class ShadowChecker:
         return page if 0 <= page < pages else None
 
     def _queued_entries(self) -> set[int]:
-        queue = self._vcpu.queue
-        if not queue.attached:
-            return set()
-        header, capacity = queue.location()
+        own = self._vcpu.queue
         memory = self._vcpu.memory
-        count = min(memory.read32(header + HeaderField.COUNT), capacity)
-        words = (memory.read32(header + HeaderField.RECORDS + 4 * i) for i in range(count))
-        return {word & ~3 for word in words if word & 3 == RecordKind.ENTRY}
+        found: set[int] = set()
+        for queue in (own, *own.peers):
+            if queue.attached:
+                header, capacity = queue.location()
+                count = min(memory.read32(header + HeaderField.COUNT), capacity)
+                words = (memory.read32(header + HeaderField.RECORDS + 4 * i) for i in range(count))
+                found |= {word & ~3 for word in words if word & 3 == RecordKind.ENTRY}
+        return found
 
     def _check_table(self, state: Snapshot, page: int, queued: set[int]) -> None:
         frame, part = state["frame_of"][page], state["part_of"][page]

@@ -38,6 +38,7 @@ APIC_WRITE = cython.declare(cython.uint, Doorbell.APIC_WRITE)
 FUNCTION_MASK = cython.declare(cython.uint, 0xFFFF)
 OFFSET_SHIFT = cython.declare(cython.uint, 16)
 REGISTER_MASK = cython.declare(cython.uint, 0xFFF)
+FIND_HOME = cython.declare(cython.uint, Doorbell.FIND_HOME)
 ATTACHED = cython.declare(cython.uint, Feature.ATTACHED)
 COMPLAINTS = 16
 
@@ -111,6 +112,8 @@ class DoorbellPort:
             return self.alarm(function, argument, eip)
         elif function == START_AP:
             return self.start(argument, eip)
+        elif function == FIND_HOME:
+            return self.queue.number_of_home()
         elif function != FLUSH:
             self.complain(f"doorbell function {function} at {eip:#010x} does not exist")
             return 0
@@ -183,7 +186,7 @@ class DoorbellPort:
     def attach(self, address, eip):
         """ATTACH: accept a queue, or say why not in the run's report."""
         try:
-            self.queue.attach(address)
+            granted = self.queue.attach(address)
         except QueueRefused as refusal:
             self.complain(f"doorbell ATTACH at {eip:#010x} refused: {refusal}")
             return 0
@@ -194,7 +197,7 @@ class DoorbellPort:
             self.apic.share(header + HeaderField.APIC_EOI, header + HeaderField.APIC_REGISTERS)
         # From here on the TLB is in step, too: native stores so far have left that to the guest.
         self.cpu.flush_tlb()
-        return self.queue.offered
+        return granted
 
     def complain(self, text):
         """Note what the guest did wrong; a guest that goes on and on is cut short."""

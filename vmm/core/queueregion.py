@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vmi.address import PAGE_SHIFT, PAGE_SIZE
-from vmi.queue import HEADER_SIZE, MAGIC, MAX_CAPACITY, HeaderField
+from vmi.queue import HEADER_SIZE, MAGIC, MAX_CAPACITY, Ability, HeaderField, HomeField
 from vmm.core.errors import GuestError
 
 __all__ = ["QueueRefused", "QueueRegion", "check_region"]
@@ -21,12 +21,17 @@ class _Memory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueueRegion:
-    """A queue's header, guest-physical, its capacity in records, and its page frames."""
+    """A queue's header, guest-physical, its capacity in records, and its page frames.
+
+    The ROM has `homes` headers like this one, `stride` bytes apart.
+    """
 
     header: int
     capacity: int
     first_frame: int
     frames: int
+    homes: int = 1
+    stride: int = 0
 
 
 def check_region(
@@ -67,7 +72,25 @@ def check_region(
     for page in range(1, last - first + 1):
         if _locate(translate, address + PAGE_SIZE * page) != start + PAGE_SIZE * page:
             raise QueueRefused(f"the queue region at {address:#x} is not physically contiguous")
-    return QueueRegion(start, capacity, first, last - first + 1)
+    homes, stride = _homes(memory, start, header, capacity, size)
+    return QueueRegion(start, capacity, first, last - first + 1, homes, stride)
+
+
+def _homes(memory: _Memory, start: int, header: bytes, capacity: int, size: int) -> tuple[int, int]:
+    """How many homes there are, and how far apart; the first one is known to be in the region."""
+    if not _word(header, HeaderField.ABILITIES) & Ability.HOMES:
+        return 1, 0
+    behind = HEADER_SIZE + 4 * capacity
+    least = behind + HomeField.KEY + 4
+    if size < least:
+        raise QueueRefused(f"queue region of {size} bytes cannot hold a home of {least}")
+    words = memory.read(start + behind, HomeField.KEY)
+    homes, stride = _word(words, HomeField.COUNT), _word(words, HomeField.STRIDE)
+    if stride & 3 or stride < least:
+        raise QueueRefused(f"homes {stride} bytes apart, expected a multiple of 4 from {least} up")
+    if not 1 <= homes <= size // stride:
+        raise QueueRefused(f"{homes} homes of {stride} bytes in a queue region of {size} bytes")
+    return homes, stride
 
 
 def _word(header: bytes, offset: int) -> int:

@@ -143,7 +143,7 @@ class Vcpu:
         self.paging = GuestPaging(memory)
         self.shadow = ShadowMmu(memory, self.paging, cpu, pages, index)
         self.counters = Counters()
-        self.queue = BatchQueue(memory, self.paging, self.shadow, features)
+        self.queue = BatchQueue(memory, self.paging, self.shadow, features, index)
         self.meter = BlockMeter(cpu, memory, self.paging)
         self.delivery = Delivery(cpu, memory, self.paging, self.shadow)
         self.code = InstructionBytes(cpu, memory, self.paging)
@@ -544,7 +544,7 @@ class Vcpu:
         MSRs, the time stamp, the floating-point registers and all counts stay.
         """
         self.queue.drain()
-        self.queue.forget_fault_page()
+        self.queue.move_out()
         self.cpu.initialise(page)
         self.privileged.initialise()
 

@@ -205,7 +205,7 @@ fault:
 """
 UNSEEN = ("queue.inc", "	jne ring_lower_curtain\n", "")
 EVERYWHERE = ("ring.S", "	jae 3f\n	testb", "	testb")
-UNABLE = ("queue_data.S", "	.long QUEUE_ABLE_CURTAIN\n", "	.long 0\n")
+UNABLE = ("queue_data.S", "QUEUE_ABLE_CURTAIN | ", "")
 MISTAKES = {"filled": (FILLED, UNSEEN), "upgraded": (UPGRADED, UNSEEN)} | {
     "invalidated above": (INVALIDATED_ABOVE, EVERYWHERE)
 }

@@ -173,16 +173,16 @@ INVALIDATES_NOTHING = Mistake(
 )
 DEFER_IS_UPGRADE = Mistake(
     "queue.S",
-    "	IF_FAULT_PAGE %eax, 2b, 4f\n",
-    "	test $UPDATE_DEFER, %ecx\n	jnz 4f\n	IF_FAULT_PAGE %eax, 2b, 4f\n",
+    "	IF_FAULT_PAGE %eax, queue_header-2b, 4f\n",
+    "	test $UPDATE_DEFER, %ecx\n	jnz 4f\n	IF_FAULT_PAGE %eax, queue_header-2b, 4f\n",
 )
 PRESENT_IS_FRESH = Mistake(
     "queue.S", "	jnz 3f\n	call 1f\n1:	pop %eax\n", "	call 1f\n1:	pop %eax\n"
 )
 RELEASE_IS_HARMLESS = Mistake(
     "queue.S",
-    "	ENQUEUE %edx, %eax, %ecx, 1b\n	SAY_DOWNGRADE %eax, 1b\n2:",
-    "	ENQUEUE %edx, %eax, %ecx, 1b\n2:",
+    "	ENQUEUE %edx, %eax, %ecx, queue_header-1b\n	SAY_DOWNGRADE %eax, 1b\n2:",
+    "	ENQUEUE %edx, %eax, %ecx, queue_header-1b\n2:",
 )
 ANY_LEVEL_MATCHES = Mistake("queue.inc", "and $QUEUE_FAULT_PAGE_MASK", "and $0xfffff010")
 ANY_PAGE_MATCHES = Mistake("queue.inc", "and $QUEUE_FAULT_PAGE_MASK", "and $0x1f")

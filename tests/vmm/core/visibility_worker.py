@@ -1,6 +1,7 @@
 """Run guests on the interpreted core with one rule taken out of it; see test_visibility.py.
 
-Reads {"guest", "rom", "rule"} objects in a list from standard input and prints the outcomes.
+Reads {"guest", "rom", "rule"} objects in a list from standard input and prints the outcomes. With
+a "trampoline" there are two CPUs, and the second one starts at this file's contents.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from vmm.core.shadowpages import ShadowPages
 from vmm.machine import Machine, MachineDescription
 
 Method = Callable[..., Any]
+TRAMPOLINE = 0x8000
 
 
 def nothing(*_arguments: object) -> int:
@@ -65,6 +67,10 @@ def drop_linked_only(shadow: Any, address: int, _entry: int) -> int:
     return int(shadow.flush_if_stale())
 
 
+def drain_this_cpus_alone(queue: Any) -> int:
+    return int(queue.drain_own())
+
+
 def lower_nothing(curtain: Any, _root: int) -> int:
     curtain.is_down = True
     return 0
@@ -101,6 +107,9 @@ RULES: dict[str, Rule] = {
     "releasing drops the shadow": [(ShadowMmu, "release", release_and_keep)],
     "releasing traces again": [(ShadowMmu, "release", release_untraced)],
     "tables are adopted": [(ShadowMmu, "adopt_tables", nothing)],
+    "a drain looks into every queue": [(BatchQueue, "drain", drain_this_cpus_alone)],
+    "the other CPUs' TLBs follow a drain": [(ShadowPages, "others_are_behind", nothing)],
+    "INIT takes the home away": [(BatchQueue, "move_out", nothing)],
     "a lowered curtain hides": [(Curtain, "lower", lower_nothing)],
     "a drain lifts the curtain": [(Curtain, "lift", nothing)],
     "what is withheld is marked": [(ShadowPages, "mark", lambda _pages, _guest, entry: entry)],
@@ -129,9 +138,14 @@ def outcome(job: dict[str, Any]) -> str:
         memory=4 << 20,
         max_instructions=200_000,
         policy=policy_named(job.get("policy", POLICIES[0].name)),
+        cpus=2 if "trampoline" in job else 1,
     )
     with without(job["rule"]):
-        return str(Machine(about).run().outcome)
+        machine = Machine(about)
+        if "trampoline" in job:
+            machine.memory.load(TRAMPOLINE, Path(job["trampoline"]).read_bytes())
+            machine.processors[1].startup(TRAMPOLINE >> 12)
+        return str(machine.run().outcome)
 
 
 def main() -> None:
