@@ -190,6 +190,16 @@ def test_after_init_a_home_is_taken_over_empty(processors: Processors) -> None:
     assert made.rings[-1].function is Doorbell.UPDATE_ENTRY
 
 
+def test_instructions_for_each_processor(processors: Processors) -> None:
+    made = processors.made
+    update = made.address_of("SetPxE")
+    for number in range(HOMES):
+        processors.run_on(number)
+        made.call("GetCR3")
+        found = made.count(update, eax=PRESENT, edx=TABLE + 4 * number, ecx=UpdateFlag.PT)
+        assert found == 28 + 2 * number
+
+
 def test_a_host_that_names_no_home(processors: Processors) -> None:
     processors.run_on(3)
     processors.made.home = 0

@@ -45,7 +45,7 @@ def test_the_main_guests_are_there() -> None:
 
 
 def test_unknown_guest() -> None:
-    with pytest.raises(UnknownGuestError, match=r"unknown guest 'nope'; there are ctxswitch, "):
+    with pytest.raises(UnknownGuestError, match=r"unknown guest 'nope'; there are calibrate, "):
         build_guest("nope")
 
 
