@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from vmi.apstate import ApState
 from vmi.clock import Wiring
 from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmm.core.apicbus import ApicBus
-from vmm.core.apicmessage import ApicMessage, message_signalled
+from vmm.core.apicmessage import ApicMessage, BadMessage, message_signalled
 from vmm.core.bus import InterruptController, MemoryBus, PortBus
 from vmm.core.checker import ShadowChecker
 from vmm.core.clock import GuestClock
@@ -196,6 +197,7 @@ class Machine:
             self._interrupt_line,
             lambda: self.vm.current.request_stop(Stop.REQUEST),
             self.ioapic,
+            message=self._message_of_device if has_apics else None,
         )
         if has_apics:
             self._make_apics()
@@ -420,6 +422,11 @@ class Machine:
         """A message-signalled interrupt; raises `BadMessage` for one that means nothing."""
         interrupt = message_signalled(address, data)
         self.vm.post(lambda: self._deliver(interrupt))
+
+    def _message_of_device(self, address: int, data: int) -> None:
+        """A PCI function stores a message: where no local APIC is, that is no interrupt."""
+        with suppress(BadMessage):
+            self.bus.msi(address, data)
 
     def _deliver(self, interrupt: ApicMessage) -> None:
         self.bus.deliver(interrupt)

@@ -25,6 +25,7 @@ from vmm.devices.ioapic import input_of_irq
 from vmm.devices.ioapiclink import IoApicLink, WireTo
 from vmm.devices.linebatch import LineBatch
 from vmm.devices.lines import InterruptLine, SharedLine
+from vmm.devices.msi import MsiCapability
 from vmm.devices.pci import CONFIG_ADDRESS, CONFIG_PORTS, PciFunction, PciHost
 from vmm.devices.pic import (
     ELCR_PORTS,
@@ -69,7 +70,8 @@ class Pc:
     each line of the console, `on_interrupt` each change of the CPU's interrupt line,
     `on_end` that the machine is to stop. `on_serial`, to be set by who wants it, gets
     the serial port's bytes as they are sent. Interrupt requests go to an `ioapic` as well.
-    `bridge` stands in for the plain host bridge.
+    `bridge` stands in for the plain host bridge. With `message`, which takes the address and
+    data of a message-signalled interrupt, the IDE function can send them.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Pc:
         on_end: Callable[[], None],
         ioapic: IoApicLink | None = None,
         bridge: PciFunction | None = None,
+        message: Callable[[int, int], object] | None = None,
     ) -> None:
         self._lines: list[str] = []
         self._on_line = on_line
@@ -110,15 +113,22 @@ class Pc:
         i8042 = I8042(self.claim(_IRQ_KEYBOARD, "i8042"), self._reset_by)
         rtc = Rtc(timers, now, self.claim(_IRQ_RTC, "rtc"), memory)
         self.pci.plug(_HOST_BRIDGE_SLOT, HostBridge() if bridge is None else bridge)
-        self.pci.plug(_IDE_SLOT, IdeFunction())
-        primary = IdeChannel(
+        msi = None if message is None else MsiCapability(2, message)
+        self.pci.plug(_IDE_SLOT, IdeFunction(msi))
+        first_wire, second_wire = (
             self.claim(_IRQ_PRIMARY, "ide0"),
+            self.claim(_IRQ_SECONDARY, "ide1"),
+        )
+        primary = IdeChannel(
+            first_wire if msi is None else msi.line(first_wire),
             PRIMARY_PORTS,
             PRIMARY_CONTROL,
             None if disk is None else IdeDrive(disk),
         )
         secondary = IdeChannel(
-            self.claim(_IRQ_SECONDARY, "ide1"), SECONDARY_PORTS, SECONDARY_CONTROL
+            second_wire if msi is None else msi.line(second_wire),
+            SECONDARY_PORTS,
+            SECONDARY_CONTROL,
         )
         if rom is not None:
             self.pci.plug(_VMI_ROM_SLOT, VmiRomDevice(rom))
