@@ -2,6 +2,8 @@
 # make test   lint, types, import walls, and all tests
 # make lint   ruff, mypy and the import walls alone
 # make docs   write docs/reference anew from the code
+# make fuzz   the compiled core against the interpreted one, for SECONDS=60
+# make sanitize  tests and fuzzing of a core built with gcc's address and undefined sanitizers
 # make clean  remove all that the others made, .venv included
 #
 # Each target sets up what it needs in .venv; PYTHON=... chooses the interpreter that makes it.
@@ -11,7 +13,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 HOT := setup.py $(wildcard vmm/core/*.py vmm/core/*.pxd)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs fuzz sanitize clean
 
 demo: .venv/.compiled
 	@$(BIN)/vmirom compare forkstorm
@@ -27,6 +29,25 @@ lint: .venv/.dev .venv/.compiled
 
 docs: .venv/.dev .venv/.compiled
 	$(BIN)/python docs/generate.py
+
+SECONDS := 60
+
+fuzz: .venv/.dev .venv/.compiled
+	@$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS)
+
+# Into a tree of its own: such a core runs only with the sanitizers loaded first.
+SANITIZED := build/sanitize/lib
+SANITIZED_TESTS := tests/vmm/core tests/vmm/test_hostile.py
+# Capstone cannot be loaded beside the sanitizers; the other one tests the interpreted core.
+SANITIZED_WITHOUT := tests/vmm/core/test_lengths.py tests/vmm/core/test_visibility.py
+
+sanitize: .venv/.dev .venv/.compiled
+	@VMIROM_SANITIZE=address,undefined VMIROM_REQUIRE_COMPILED=1 $(BIN)/python setup.py -q build \
+		--build-lib $(SANITIZED) --build-temp build/sanitize/temp
+	@$(BIN)/python tests/fuzz/sanitizers.py $(SANITIZED) $(BIN)/pytest -q -n auto \
+		-W error::pytest.PytestUnraisableExceptionWarning \
+		$(SANITIZED_TESTS) $(SANITIZED_WITHOUT:%=--ignore %)
+	@$(BIN)/python tests/fuzz/fuzz.py --sanitized $(SANITIZED) --alone --seconds 30
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis \

@@ -4,6 +4,10 @@ The hot path is the modules of vmm/core that have a .pxd beside them: ordinary P
 that Cython compiles as it stands. Without a C compiler the package installs all the
 same and runs interpreted, more slowly; with VMIROM_REQUIRE_COMPILED=1 in the
 environment that is an error instead.
+
+VMIROM_SANITIZE=address,undefined in the environment builds it with gcc's sanitizers, for
+`make sanitize` (docs/hardening.md). Such a core runs only in an interpreter that has loaded
+their run-time library first, so it never goes beside the sources.
 """
 
 import os
@@ -13,7 +17,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
-from setuptools.errors import BaseError, CCompilerError
+from setuptools.errors import BaseError, CCompilerError, OptionError
 
 HOT = sorted(pxd.stem for pxd in Path("vmm/core").glob("*.pxd") if pxd.stem != "native")
 """native.pxd holds types, no code."""
@@ -22,6 +26,16 @@ SHARED = "vmm.core._shared"
 """Cython's own helpers, compiled once for all: half of the time that a build takes."""
 
 JOBS = os.cpu_count() or 1
+
+SANITIZERS = os.environ.get("VMIROM_SANITIZE", "")
+"""What to give to -fsanitize, or nothing."""
+
+OPTIMISED = ["-O2", "-fwrapv", "-g0", "-w"]
+# Whatever a sanitizer finds ends the process. -fwrapv stays: the core relies on it.
+SANITIZED = [
+    "-O1", "-fwrapv", "-g1", "-w", "-fno-omit-frame-pointer",
+    f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all",
+]  # fmt: skip
 DIRECTIVES = {
     "language_level": "3",
     "boundscheck": True,
@@ -41,6 +55,8 @@ class BuildCore(build_ext):
         """Use every processor; translation and compilation both take long enough."""
         super().finalize_options()
         self.parallel = self.parallel or JOBS
+        if SANITIZERS and (self.inplace or self.editable_mode):
+            raise OptionError("VMIROM_SANITIZE builds into a tree of its own: not in place")
 
     def run(self) -> None:
         """Build in one folder for editable installs and for `build_ext --inplace`.
@@ -102,7 +118,12 @@ class BuildSources(build_py):
 setup(
     cmdclass={"build_ext": BuildCore, "build_py": BuildSources},
     ext_modules=[
-        Extension(name, sources, extra_compile_args=["-O2", "-fwrapv", "-g0", "-w"])
+        Extension(
+            name,
+            sources,
+            extra_compile_args=SANITIZED if SANITIZERS else OPTIMISED,
+            extra_link_args=[f"-fsanitize={SANITIZERS}"] if SANITIZERS else [],
+        )
         for name, sources in [
             (SHARED, []),
             *((f"vmm.core.{name}", [f"vmm/core/{name}.py"]) for name in HOT),

@@ -10,7 +10,7 @@ from typing import Any
 
 from vmm.core import is_compiled
 from vmm.core.policy import policy_named
-from vmm.machine import Machine, MachineDescription
+from vmm.machine import Machine, MachineDescription, Run
 
 
 def result(job: dict[str, Any]) -> dict[str, Any]:
@@ -25,7 +25,11 @@ def result(job: dict[str, Any]) -> dict[str, Any]:
             max_instructions=job["max_instructions"],
         )
     )
-    run = machine.run()
+    return account(machine, machine.run())
+
+
+def account(machine: Machine, run: Run) -> dict[str, Any]:
+    """What is left of a run, down to registers and shadow entries."""
     state = machine.vcpu.shadow.pages.snapshot()
     return {
         "outcome": str(run.outcome),

@@ -13,6 +13,7 @@ import pytest
 
 from rombuilder.guest import build_guest
 from rombuilder.rom import Flavour, Rom, build_rom
+from vmi.queue import HeaderField
 from vmm.core import is_compiled
 
 pytestmark = pytest.mark.skipif(not is_compiled(), reason="the core is not compiled")
@@ -214,7 +215,7 @@ class Chaos:
                 address=self.address(),
                 directory=self.noise.choice(DIRECTORIES),
                 record=self.record(),
-                place=queue + 0x20 + 4 * self.noise.randrange(8),
+                place=queue + HeaderField.RECORDS + 4 * self.noise.randrange(8),
                 count=self.noise.choice((0, 1, 4, 8, 130, -1)),
                 queue=queue,
                 noise=self.noise.getrandbits(32),

@@ -263,6 +263,22 @@ PROGRAMS: dict[str, tuple[str, set[OutcomeKind]]] = {
         {K.UNSUPPORTED},
     ),
     "store that ends in the live directory": ("movl $-1, DIRECTORY - 2\n", {K.UNSUPPORTED}),
+    "a PAE directory whose second table lies beyond 4 GiB": (
+        (
+            "mov %cr0, %eax\n mov %eax, %ebx\n and $0x7fffffff, %eax\n mov %eax, %cr0\n"
+            " mov $0x210000, %edi\n mov $OPEN, %eax\n"
+            "1: movl %eax, (%edi)\n movl $0, 4(%edi)\n add $0x1000, %eax\n add $8, %edi\n"
+            " cmp $0x211000, %edi\n jne 1b\n"
+            " movl $0x212001, 0x200000\n movl $0x213001, 0x200020\n"
+            " movl $0x210000 | OPEN, 0x212000\n movl $0x210000 | OPEN, 0x213000\n"
+            " movl $0x217000 | OPEN, 0x213008\n movl $0xf, 0x21300c\n"
+            " mov %cr4, %eax\n or $0x20, %eax\n mov %eax, %cr4\n mov $0x200000, %eax\n"
+            " mov %eax, %cr3\n mov %ebx, %cr0\n mov 0x100000, %eax\n"
+            # The table is shadowed now; the second directory leads to it as well.
+            " mov $0x200020, %eax\n mov %eax, %cr3\n mov 0x100000, %eax\n FINISH 0"
+        ),
+        {K.PASSED},
+    ),
     "a table that maps itself": (
         (
             "movl $DIRECTORY | OPEN, DIRECTORY + 0xffc\n movl $0x200000 | OPEN, 0xfffff004\n"

@@ -1,8 +1,9 @@
 """Runs port filters: eBPF (RFC 9669), without helpers, in memory of its own.
 
 Only verified programs come here. Memory safety does not rest on that all the same:
-addresses are offsets into one buffer, each access is checked against it, and a run is
-cut off after a fixed number of instructions.
+addresses are offsets into one buffer, each access is checked against it, a register or
+a width that does not exist is a fault, and a run is cut off after a fixed number of
+instructions.
 """
 
 from array import array
@@ -37,6 +38,7 @@ ALU = cython.declare(cython.uint, 4)
 JMP = cython.declare(cython.uint, 5)
 JMP32 = cython.declare(cython.uint, 6)
 FRAME_POINTER = cython.declare(cython.uint, 10)
+REGISTERS = 11
 
 
 class FilterFault(Exception):
@@ -184,7 +186,8 @@ class FilterMachine:
 
     `code` is [(opcode, dst, src, offset, imm)] with one row for each 8 bytes of the
     program and the wide immediates whole in `imm`; `state` its first state. `state` is
-    also an attribute: a writable view for whoever shares it.
+    also an attribute: a writable view for whoever shares it. Raises `FilterFault` where a
+    row names a register that does not exist.
     """
 
     def __init__(self, code, state):
@@ -196,6 +199,8 @@ class FilterMachine:
         self.offset = array("h", bytes(2 * count))
         self.imm = array("Q", bytes(8 * count))
         for i, (opcode, dst, src, offset, imm) in enumerate(code):
+            if not (0 <= dst < REGISTERS and 0 <= src < REGISTERS):
+                raise FilterFault(f"instruction {i} has the registers {dst} and {src}: no such")
             self.opcode[i] = opcode
             self.dst[i] = dst
             self.src[i] = src
@@ -205,7 +210,7 @@ class FilterMachine:
         view = memoryview(self.memory)
         self.state = view[int(STATE) :]
         self.state[:] = state
-        self.registers = array("Q", bytes(8 * 11))
+        self.registers = array("Q", bytes(8 * REGISTERS))
         self.saved = array("Q", bytes(8 * 4 * int(FRAMES)))
         self.return_to = array("I", bytes(4 * int(FRAMES)))
         self.answer = 0
@@ -348,12 +353,16 @@ class FilterMachine:
         b: cython.ulonglong = self.registers[src] if opcode & 8 else self.imm[pc]
         if operation == 11:
             if bits:
+                if bits != 8 and bits != 16 and bits != 32:
+                    raise FilterFault(f"a sign of {bits} bits to extend")
                 b = extended(b, bits)
             a = b & (ALL if wide else LOW)
         elif operation == 8:
             a = (~a + 1) & (ALL if wide else LOW)
         elif operation == 13:
             bits = cython.cast(cython.uint, self.imm[pc] & 0x7F)
+            if bits != 16 and bits != 32 and bits != 64:
+                raise FilterFault(f"the bytes of {bits} bits to order")
             if wide or opcode & 8:
                 a = swapped(a, bits)
             elif bits < 64:

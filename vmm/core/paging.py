@@ -139,6 +139,7 @@ class GuestPaging:
         """The same for three levels of 64-bit entries."""
         table: cython.ulonglong = self.pointers[address >> 30]
         if not table & PRESENT or (table & FRAME) > LOW_32:
+            self.pde_address = NOWHERE
             return False
         self.pde_address = cython.cast(cython.uint, (table & FRAME) + ((address >> 21) & 0x1FF) * 8)
         if not self.memory.contains(self.pde_address):
@@ -154,6 +155,8 @@ class GuestPaging:
             self.physical = self.reached(self.pde, 0x1FFFFF, address)
             return True
         if (self.pde & FRAME) > LOW_32:
+            # Not the table of the walk before: that one is RAM, and this is not.
+            self.pte_address = NOWHERE
             return False
         self.pte_address = cython.cast(
             cython.uint, (self.pde & FRAME) + ((address >> 12) & 0x1FF) * 8

@@ -1,0 +1,85 @@
+"""Bounds checks are on in all compiled code, and hold where the GIL is let go."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from vmm.core import is_compiled
+from vmm.core.filtervm import FilterFault, FilterMachine
+from vmm.core.lengths import LengthDecoder
+
+ROOT = Path(__file__).resolve().parents[3]
+CORE = ROOT / "vmm/core"
+
+
+def test_no_function_turns_bounds_checks_off() -> None:
+    assert '"boundscheck": True' in (ROOT / "setup.py").read_text()
+    switches = re.compile(r"boundscheck|wraparound|initializedcheck|cython:|# *distutils")
+    for path in [*CORE.glob("*.py"), *CORE.glob("*.pxd")]:
+        assert not switches.search(path.read_text()), path
+
+
+def test_the_gil_is_let_go_at_blocks_alone() -> None:
+    """What a block's entry needs (docs/hardening.md); one more module needs a reason there."""
+    without = {path.stem for path in CORE.glob("*.pxd") if " nogil" in path.read_text()}
+    assert without == {"blocks", "cpustate", "memory", "native", "strings", "vcpu"}
+
+
+@pytest.mark.skipif(not is_compiled(), reason="the core is not compiled")
+@pytest.mark.parametrize("at", [16, 1 << 20, 0xFFFFFFF0])
+def test_a_compiled_index_out_of_bounds_is_an_error(at: int) -> None:
+    with pytest.raises(IndexError):
+        LengthDecoder(bytearray(16)).length(at, 0xFFFFFFFF, 1)
+
+
+@pytest.mark.skipif(not is_compiled(), reason="the core is not compiled")
+def test_bounds_hold_without_the_gil(tiny_guest, make_machine, monkeypatch) -> None:
+    """A sweep that damaged tables would lead outside the shadow is stopped by the check."""
+    source = """
+start:	PAGING
+	movl $0, 0x200000
+	mov $0x200000, %edi
+	mov $100, %ecx
+	xor %eax, %eax
+	cld
+	PAUSED
+	rep stosl
+	FINISH 0
+	"""
+    machine = make_machine(tiny_guest(source.replace("PAUSED", "clts")))
+    swallowed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda about: swallowed.append(about.exc_type))
+    entries = machine.vcpu.shadow.pages.snapshot()["entries"]
+
+    def damage() -> None:
+        if machine.vcpu.cpu.reg(1) == 100:
+            for root in range(512):
+                entries[root] = 0x7FFFF001 if entries[root] & 1 else 0
+
+    machine.vcpu.after_exit = damage
+    machine.run()
+    assert IndexError in swallowed
+
+
+def rows(*instructions: tuple[int, int, int, int, int]) -> FilterMachine:
+    return FilterMachine([*instructions, (0x95, 0, 0, 0, 0)], bytes(8))
+
+
+@pytest.mark.parametrize(("dst", "src"), [(11, 0), (0, 11), (15, 15), (-1, 0)])
+def test_a_filter_has_eleven_registers(dst: int, src: int) -> None:
+    with pytest.raises(FilterFault, match="registers"):
+        rows((0xBF, dst, src, 0, 0))
+
+
+@pytest.mark.parametrize("bits", [1, 7, 64, 65, 100, -8])
+def test_a_filter_extends_signs_of_three_sizes(bits: int) -> None:
+    with pytest.raises(FilterFault, match="sign"):
+        rows((0xBF, 0, 1, bits, 0)).execute()
+
+
+@pytest.mark.parametrize("bits", [0, 8, 24, 65, 127])
+def test_a_filter_orders_bytes_of_three_sizes(bits: int) -> None:
+    with pytest.raises(FilterFault, match="order"):
+        rows((0xD7, 0, 0, 0, bits)).execute()
