@@ -44,6 +44,7 @@ from vmm.machine import (
 )
 from vmm.pc import Pc
 from vmm.plugging import PluggedDevices
+from vmm.ram import guest_ram
 from vmm.result import PhaseRecorder, Run, SoFar, collect_foreign, so_far
 from vmm.timelimit import limited
 
@@ -117,7 +118,7 @@ class KvmMachine:
     def _assemble(self, plan: BootPlan | None) -> None:
         about = self.description
         self.clock = HostClock()
-        self.ram = mmap.mmap(-1, about.memory)
+        self.ram = guest_ram(about.memory)
         self.memory = GuestMemory(self.ram)
         self.memory.set_hole(VGA_HOLE[0] >> PAGE_SHIFT, (VGA_HOLE[1] - VGA_HOLE[0]) >> PAGE_SHIFT)
         ports = PortBus()

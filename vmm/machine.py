@@ -47,6 +47,7 @@ from vmm.firmware.post import ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
 from vmm.pc import Pc
 from vmm.plugging import PluggedDevices
+from vmm.ram import guest_ram
 from vmm.recording import ExitSink, Recording
 from vmm.result import PhaseRecorder, Run, SoFar, collect, event_totals, so_far
 from vmm.timelimit import limited
@@ -177,7 +178,7 @@ class Machine:
         if about.rom is not None:
             check_vmi_rom(about.rom)
         self._phases = PhaseRecorder(about.marks)
-        self.ram = mmap.mmap(-1, about.memory)
+        self.ram = guest_ram(about.memory)
         self._pool = mmap.mmap(-1, _POOL_PAGES * PAGE_SIZE)
         self.memory = GuestMemory(self.ram)
         self.memory.set_hole(VGA_HOLE[0] >> PAGE_SHIFT, (VGA_HOLE[1] - VGA_HOLE[0]) >> PAGE_SHIFT)

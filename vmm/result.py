@@ -2,7 +2,6 @@
 
 import hashlib
 import mmap
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from vmm.core.policy import Policy
 from vmm.core.vcpu import Vcpu
 from vmm.core.vm import Vm
 from vmm.filters.attach import AttachedFilter
+from vmm.ram import checksum
 
 __all__ = [
     "CallUse",
@@ -266,7 +266,7 @@ def collect(
         complaints=tuple(line for vcpu in vcpus for line in vcpu.doorbell.complaints),
         rom_sha256=None if rom is None else hashlib.sha256(rom).hexdigest(),
         guest_sha256=hashlib.sha256(guest).hexdigest(),
-        memory_crc=zlib.crc32(memory),
+        memory_crc=checksum(memory),
         registers=_registers(vm.current),
         latest=_latest(vm.current.counters),
         vcpus=tuple(
@@ -314,7 +314,7 @@ def collect_foreign(
         complaints=complaints,
         rom_sha256=None if rom is None else hashlib.sha256(rom).hexdigest(),
         guest_sha256=hashlib.sha256(guest).hexdigest(),
-        memory_crc=zlib.crc32(memory),
+        memory_crc=checksum(memory),
         registers=registers,
         latest=_latest(machine.vcpus[0].counters),
         vcpus=tuple(VcpuShare(0, machine.now(), _ledger(policy, [vcpu])) for vcpu in machine.vcpus),

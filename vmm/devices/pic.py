@@ -88,6 +88,8 @@ class Pic:
 
     def _priority(self, bits: int) -> int:
         """The best priority among `bits`: 0 is highest, 8 means none."""
+        if not bits:
+            return _NO_PRIORITY
         for priority in range(8):
             if bits >> self._input_at(priority) & 1:
                 return priority
@@ -98,7 +100,10 @@ class Pic:
 
     def _winner(self) -> int | None:
         """The input to serve next, unless something as important is in service."""
-        wanted = self._priority(self.requests & ~self._mask)
+        requests = self.requests & ~self._mask
+        if not requests:
+            return None
+        wanted = self._priority(requests)
         blocking = self._in_service
         if self._special_mask:
             blocking &= ~self._mask
