@@ -71,7 +71,10 @@ clean:
 	@$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
-# An edit of a hot module would otherwise run as it was when it was installed.
+# An edit of a hot module would otherwise run as it was when it was installed. Bytecode is
+# what pip makes of an installed package; where Python may not write any (PYTHONDONTWRITEBYTECODE)
+# each start would compile all modules anew, which takes as long as half a boot.
 .venv/.compiled: .venv/.installed $(HOT)
 	@$(BIN)/python setup.py -q build_ext --inplace
+	@$(BIN)/python -m compileall -q vmi linker rombuilder vmm bench vmirom
 	@touch $@

@@ -5,14 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.symbols import SymbolMap
-from linker.link import link
-from linker.script_parser import read_script
-from rombuilder.assembler import assemble
-from rombuilder.guest import build_guest, guest_layout, guest_names
-from rombuilder.rom import Flavour, Visibility, build_rom
-from rombuilder.sources import guests_dir
+from rombuilder.flavour import Flavour, Visibility
+from rombuilder.romcache import rom_image
+from rombuilder.sources import guest_names, guests_dir
 from vmi.queue import DEFAULT_CAPACITY
-from vmi.symbols import assembler_symbols
 from vmm.core.errors import BadDescription
 
 __all__ = ["Guest", "RomChoice", "load_guest", "load_initrd", "load_rom"]
@@ -71,6 +67,9 @@ def load_guest(name: str) -> Guest:
     """
     known = guest_names()
     if name in known:
+        # Loading what builds guests takes as long as a tenth of a boot.
+        from rombuilder.guest import build_guest  # noqa: PLC0415
+
         built = build_guest(name)
         return Guest(name, built.data, SymbolMap(built.symbols))
     image = _read(name, "guest", f"the built-in guests {', '.join(known)}")
@@ -81,6 +80,12 @@ def load_guest(name: str) -> Guest:
 
 
 def _build(source: Path) -> Guest:
+    from linker.link import link  # noqa: PLC0415 - as above
+    from linker.script_parser import read_script  # noqa: PLC0415
+    from rombuilder.assembler import assemble  # noqa: PLC0415
+    from rombuilder.guest import guest_layout  # noqa: PLC0415
+    from vmi.symbols import assembler_symbols  # noqa: PLC0415
+
     folder = guests_dir()
     built = assemble(source, symbols=assembler_symbols(), include_dirs=[folder, folder / "lib"])
     image = link([built], read_script(guest_layout(source)))
@@ -110,13 +115,13 @@ def load_rom(
         return RomChoice(name)
     if name in {flavour.value for flavour in Flavour}:
         flavour = Flavour(name)
-        rom = build_rom(flavour, queue=queue, visibility=visibility)
+        image, calls = rom_image(flavour, queue, visibility)
         batching = flavour is Flavour.BATCHING
         return RomChoice(
             name,
-            rom.data,
+            image,
             queue if batching else None,
-            rom.calls.value,
+            calls.value,
             visibility.value if batching else None,
         )
     image = _read(name, "ROM", ", ".join([NO_ROM, *(flavour.value for flavour in Flavour)]))

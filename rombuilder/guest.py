@@ -13,7 +13,7 @@ from linker.objects import ObjectFile
 from linker.script_parser import read_script
 from rombuilder.assembler import assemble
 from rombuilder.errors import BuildError
-from rombuilder.sources import guests_dir
+from rombuilder.sources import guest_names, guests_dir
 from vmi.address import GuestPhysical, GuestVirtual
 from vmi.symbols import assembler_symbols
 
@@ -76,11 +76,6 @@ class GuestImage:
     def map_text(self) -> str:
         """A map of the image like ld's."""
         return render_map(self.image)
-
-
-def guest_names() -> list[str]:
-    """The built-in guests, by name. Raises `BuildError` when the sources are missing."""
-    return sorted(path.stem for path in guests_dir().glob("*.S"))
 
 
 def guest_summary(name: str) -> str:

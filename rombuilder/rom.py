@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 
 from linker.elf_image import write_executable
@@ -14,6 +13,7 @@ from linker.objects import ObjectFile
 from linker.script_parser import read_script
 from rombuilder.assembler import assemble
 from rombuilder.errors import BuildError, QueueCapacityError
+from rombuilder.flavour import DEFAULT_CALLS, Calls, Flavour, Visibility
 from rombuilder.replace import replace_calls
 from rombuilder.sources import rom_dir
 from vmi.header import (
@@ -47,35 +47,6 @@ _WORD = 0xFFFF
 
 _NO_DEFINES: Mapping[str, int] = MappingProxyType({})
 _NO_REPLACEMENTS: Mapping[str, str] = MappingProxyType({})
-
-
-class Flavour(StrEnum):
-    """What the ROM does with a call."""
-
-    IDENTITY = "identity"
-    """The native equivalent, no writable data; works on any machine."""
-    BATCHING = "batching"
-    """Queues page-table updates for a monitor that answers the doorbell."""
-
-
-class Calls(StrEnum):
-    """Which calls the ROM takes over."""
-
-    ALL = "all"
-    NEEDED = "needed"
-    """Those whose native instruction costs an exit; the rest stay inline."""
-
-
-class Visibility(StrEnum):
-    """When the batching flavour tells of a change to a present page-table entry."""
-
-    TLB = "tlb"
-    """When the guest invalidates, loads CR3, or faults, as a processor with a TLB would."""
-    STRICT = "strict"
-    """When the call returns, unless the update may be deferred: the interface's letter."""
-
-
-_DEFAULT_CALLS = {Flavour.IDENTITY: Calls.ALL, Flavour.BATCHING: Calls.NEEDED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +146,7 @@ def build_rom(
     flavour, visibility = Flavour(flavour), Visibility(visibility)
     if not 1 <= queue <= MAX_CAPACITY:
         raise QueueCapacityError(queue, MAX_CAPACITY)
-    calls = calls or _DEFAULT_CALLS[flavour]
+    calls = calls or DEFAULT_CALLS[flavour]
     vendor, device = pci
     if not (0 <= vendor <= _WORD and 0 <= device <= _WORD):
         raise BuildError(f"PCI device {vendor:#x}:{device:#x}: each number has 16 bits")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rombuilder.errors import BuildError
 
-__all__ = ["guests_dir", "rom_dir"]
+__all__ = ["guest_names", "guests_dir", "rom_dir"]
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -26,3 +26,8 @@ def rom_dir() -> Path:
 def guests_dir() -> Path:
     """The folder of the guests' sources and linker script; raises `BuildError`."""
     return _find("guests")
+
+
+def guest_names() -> list[str]:
+    """The built-in guests, by name. Raises `BuildError` when the sources are missing."""
+    return sorted(path.stem for path in guests_dir().glob("*.S"))

@@ -4,9 +4,9 @@ Layouts: PCI Firmware Specification 3.0 section 5.1 (PCIR), Plug and Play BIOS
 Specification 1.0A section 3.2 ($PnP), Linux asm/vmi.h (the VMI header).
 """
 
+import struct
 from dataclasses import dataclass
-
-from construct import Bytes, Const, ConstructError, Int8ul, Int16ul, Int32ul, Padding, Struct
+from typing import Any
 
 from vmi.address import RomOffset
 
@@ -56,65 +56,70 @@ class HeaderError(ValueError):
     """A structure in a ROM image is not what its specification says."""
 
 
-_ROM = Struct(
-    "rom_signature" / Int16ul,
-    "rom_length" / Int8ul,
-    "rom_entry" / Bytes(4),
-    Padding(1),
-    "vrom_signature" / Int32ul,
-    "api_minor" / Int8ul,
-    "api_major" / Int8ul,
-    "jump_slots" / Int8ul,
-    Padding(1),
-    "virtual_top" / Int32ul,
-    Padding(2),
-    "license_offset" / Int16ul,
-    "pcir_offset" / Int16ul,
-    "pnp_offset" / Int16ul,
-    Padding(4),
+class _Layout:
+    """A little-endian structure: field names, and how `struct` reads them."""
+
+    def __init__(self, form: str, *names: str) -> None:
+        self._struct = struct.Struct(f"<{form}")
+        self._names = names
+        self.size = self._struct.size
+
+    def parse(self, data: bytes) -> dict[str, Any]:
+        """The fields by name; `data` has exactly the structure's size."""
+        return dict(zip(self._names, self._struct.unpack(data), strict=True))
+
+
+_ROM = _Layout(
+    "HB4sxIBBBxI2xHHH4x",
+    "rom_signature",
+    "rom_length",
+    "rom_entry",
+    "vrom_signature",
+    "api_minor",
+    "api_major",
+    "jump_slots",
+    "virtual_top",
+    "license_offset",
+    "pcir_offset",
+    "pnp_offset",
 )
 
-_PCIR = Struct(
-    "signature" / Const(PCIR_SIGNATURE),
-    "vendor" / Int16ul,
-    "device" / Int16ul,
-    "list_offset" / Int16ul,
-    "length" / Int16ul,
-    "revision" / Int8ul,
-    "class_code" / Bytes(3),
-    "image_blocks" / Int16ul,
-    "code_revision" / Int16ul,
-    "code_type" / Int8ul,
-    "indicator" / Int8ul,
-    Padding(2),
+_PCIR = _Layout(
+    "4sHHHHB3sHHBB2x",
+    "signature",
+    "vendor",
+    "device",
+    "list_offset",
+    "length",
+    "revision",
+    "class_code",
+    "image_blocks",
+    "code_revision",
+    "code_type",
+    "indicator",
 )
 
 # What revision 3 adds.
-_PCIR_3 = Struct(
-    "runtime_blocks" / Int16ul,
-    "utility_offset" / Int16ul,
-    "clp_offset" / Int16ul,
-)
+_PCIR_3 = _Layout("HHH", "runtime_blocks", "utility_offset", "clp_offset")
 _PCIR_3_OFFSET = 0x16
 _PCIR_3_REVISION = 3
 
-_PNP = Struct(
-    "signature" / Const(PNP_SIGNATURE),
-    "revision" / Int8ul,
-    "length_paragraphs" / Int8ul,
-    "next_offset" / Int16ul,
-    Padding(1),
-    "checksum" / Int8ul,
-    "device_id" / Int32ul,
-    "manufacturer_offset" / Int16ul,
-    "product_offset" / Int16ul,
-    "device_type" / Bytes(3),
-    "indicators" / Int8ul,
-    "boot_connection" / Int16ul,
-    "disconnect" / Int16ul,
-    "bootstrap" / Int16ul,
-    Padding(2),
-    "static_resources" / Int16ul,
+_PNP = _Layout(
+    "4sBBHxBIHH3sBHHH2xH",
+    "signature",
+    "revision",
+    "length_paragraphs",
+    "next_offset",
+    "checksum",
+    "device_id",
+    "manufacturer_offset",
+    "product_offset",
+    "device_type",
+    "indicators",
+    "boot_connection",
+    "disconnect",
+    "bootstrap",
+    "static_resources",
 )
 
 
@@ -153,7 +158,7 @@ class RomHeader:
 
         Values are not judged: a ROM that is not a VMI ROM parses too.
         """
-        raw = _ROM.parse(_slice(image, 0, _ROM.sizeof(), "ROM header"))
+        raw = _ROM.parse(_slice(image, 0, _ROM.size, "ROM header"))
         return cls(**{name: raw[name] for name in cls.__slots__})
 
     @property
@@ -194,33 +199,32 @@ class Pcir:
     @classmethod
     def parse(cls, image: bytes, offset: RomOffset) -> "Pcir":
         """Read it at `offset`; raises `HeaderError` when it is not there."""
-        data = _slice(image, offset, _PCIR.sizeof(), "PCI data structure")
-        try:
-            raw = _PCIR.parse(data)
-        except ConstructError:
+        data = _slice(image, offset, _PCIR.size, "PCI data structure")
+        raw = _PCIR.parse(data)
+        if raw["signature"] != PCIR_SIGNATURE:
             raise HeaderError(
                 f"PCI data structure at {offset:#x} starts with {data[:4]!r}, "
                 f"expected {PCIR_SIGNATURE!r}"
-            ) from None
-        interface, subclass, base = raw.class_code
+            )
+        interface, subclass, base = raw["class_code"]
         more: dict[str, int] = {}
-        if raw.revision >= _PCIR_3_REVISION and raw.length >= _PCIR_3_OFFSET + _PCIR_3.sizeof():
+        if raw["revision"] >= _PCIR_3_REVISION and raw["length"] >= _PCIR_3_OFFSET + _PCIR_3.size:
             start = offset + _PCIR_3_OFFSET
-            found = _PCIR_3.parse(_slice(image, start, _PCIR_3.sizeof(), "PCI data structure"))
+            found = _PCIR_3.parse(_slice(image, start, _PCIR_3.size, "PCI data structure"))
             more = {
                 name: found[name] for name in ("runtime_blocks", "utility_offset", "clp_offset")
             }
         return cls(
-            raw.vendor,
-            raw.device,
-            raw.length,
+            raw["vendor"],
+            raw["device"],
+            raw["length"],
             (base, subclass, interface),
-            raw.image_blocks,
-            raw.code_revision,
-            raw.code_type,
-            raw.indicator,
-            raw.revision,
-            raw.list_offset,
+            raw["image_blocks"],
+            raw["code_revision"],
+            raw["code_type"],
+            raw["indicator"],
+            raw["revision"],
+            raw["list_offset"],
             **more,
         )
 
@@ -245,21 +249,20 @@ class Pnp:
     @classmethod
     def parse(cls, image: bytes, offset: RomOffset) -> "Pnp":
         """Read it at `offset`; raises `HeaderError` when it is not there."""
-        data = _slice(image, offset, _PNP.sizeof(), "PnP header")
-        try:
-            raw = _PNP.parse(data)
-        except ConstructError:
+        data = _slice(image, offset, _PNP.size, "PnP header")
+        raw = _PNP.parse(data)
+        if raw["signature"] != PNP_SIGNATURE:
             raise HeaderError(
                 f"PnP header at {offset:#x} starts with {data[:4]!r}, expected {PNP_SIGNATURE!r}"
-            ) from None
-        length = raw.length_paragraphs * 16
+            )
+        length = raw["length_paragraphs"] * 16
         whole = _slice(image, offset, length, "PnP header")
         return cls(
-            raw.revision,
+            raw["revision"],
             length,
-            RomOffset(raw.next_offset),
+            RomOffset(raw["next_offset"]),
             checksum(whole) == 0,
-            RomOffset(raw.manufacturer_offset),
-            RomOffset(raw.product_offset),
-            RomOffset(raw.bootstrap),
+            RomOffset(raw["manufacturer_offset"]),
+            RomOffset(raw["product_offset"]),
+            RomOffset(raw["bootstrap"]),
         )

@@ -21,7 +21,7 @@ __all__ = ["cli", "main"]
 
 _BAD_INPUT = 2
 _GARBAGE_THRESHOLD = 50_000
-"""Container objects more than before, upon which the youngest are searched; 700 as Python starts."""
+"""New container objects upon which the youngest are searched; Python starts with 700."""
 _RUNS_A_MACHINE = {"run", "top", "compare", "bench"}
 
 

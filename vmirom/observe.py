@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,9 +18,11 @@ from bench.views import STAT, FaultPages, View, by_address, by_instruction, by_p
 from vmirom.options import Size
 from vmirom.output import number, plain_table, stdout
 from vmm.core.errors import BadDescription
-from vmm.kvm_machine import KvmMachine
 from vmm.machine import Machine, Run
 from vmm.recording import ExitSink
+
+if TYPE_CHECKING:
+    from vmm.kvm_machine import KvmMachine
 
 __all__ = ["Asked", "Observation", "observe_options", "observing", "print_remaining"]
 
@@ -165,7 +167,7 @@ class Observation:
 
 @contextmanager
 def observing(
-    machine: Machine | KvmMachine, asked: Asked, about: dict[str, Any], symbols: SymbolMap
+    machine: "Machine | KvmMachine", asked: Asked, about: dict[str, Any], symbols: SymbolMap
 ) -> Iterator[Observation]:
     """Record what was asked for; `about` names guest, ROM and policy in the trace.
 
@@ -178,7 +180,7 @@ def observing(
         sinks.append(seen.times)
     if "address" in asked.by:
         sinks.append(seen.pages)
-    if isinstance(machine, KvmMachine):
+    if not isinstance(machine, Machine):
         if sinks or asked.trace is not None:
             machine.close()
             raise BadDescription(

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from bench.inputs import load_initrd
-from rombuilder.rom import Visibility
+from rombuilder.flavour import Visibility
 from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
 from vmm.core.errors import BadDescription
 from vmm.core.policy import POLICIES, policy_named

@@ -7,22 +7,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import click
-from rich import box
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
-from rich.status import Status
-from rich.table import Table
 
-from vmm.result import SoFar
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.status import Status
+    from rich.table import Table
+
+    from vmm.result import SoFar
 
 __all__ = [
     "INTERRUPTED",
@@ -44,8 +39,24 @@ INTERRUPTED = 130
 _LOOK_SECONDS = 0.5
 """Between two changes of the status line."""
 
-stdout = Console(highlight=False, soft_wrap=True)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Later:
+    """A console made when it is first used: a run whose result is JSON loads no Rich."""
+
+    def __init__(self, *, to_stderr: bool) -> None:
+        self._to_stderr = to_stderr
+        self._console: Console | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._console is None:
+            from rich.console import Console  # noqa: PLC0415
+
+            self._console = Console(stderr=self._to_stderr, highlight=False, soft_wrap=True)
+        return getattr(self._console, name)
+
+
+stdout = cast("Console", _Later(to_stderr=False))
+stderr = cast("Console", _Later(to_stderr=True))
 
 
 def print_json(value: Any) -> None:
@@ -67,8 +78,11 @@ def percent(value: float) -> str:
     return f"{shown} %"
 
 
-def plain_table(*headers: str) -> Table:
+def plain_table(*headers: str) -> "Table":
     """A table whose first column is text and whose others are numbers."""
+    from rich import box  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
     table = Table(box=box.SIMPLE, pad_edge=False)
     for i, header in enumerate(headers):
         table.add_column(header, justify="left" if i == 0 else "right")
@@ -78,7 +92,7 @@ def plain_table(*headers: str) -> Table:
 class Running(Protocol):
     """What can be asked of a machine while it runs."""
 
-    def so_far(self) -> SoFar:
+    def so_far(self) -> "SoFar":
         """How far it is."""
         ...
 
@@ -89,7 +103,9 @@ class Progress:
     `clock` tells the host's time in seconds.
     """
 
-    def __init__(self, status: Status | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, status: "Status | None", clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._status = status
         self._clock = clock
         self._text = ""
@@ -164,7 +180,7 @@ def progress() -> Iterator[Progress]:
     Ctrl-C meanwhile waits for the next `watch`: an exception that a signal handler
     raises while the engine calls back would be lost.
     """
-    if stderr.is_terminal:
+    if sys.stderr.isatty() and stderr.is_terminal:
         with stderr.status("starting") as status, _interruptible(Progress(status)) as tell:
             yield tell
     else:
@@ -184,7 +200,7 @@ def _interruptible(tell: Progress) -> Iterator[Progress]:
 class SweepProgress:
     """A bar for a sweep: what is done of how much, and what was done last."""
 
-    def __init__(self, bar: Bar | None, tell: Progress) -> None:
+    def __init__(self, bar: "Bar | None", tell: Progress) -> None:
         self._bar = bar
         self._task = None if bar is None else bar.add_task("starting", total=None)
         self.watch = tell.watch
@@ -204,7 +220,15 @@ def sweep_progress(*, here: bool) -> Iterator[SweepProgress]:
     """
     with contextlib.ExitStack() as stack:
         bar = None
-        if stderr.is_terminal:
+        if sys.stderr.isatty() and stderr.is_terminal:
+            from rich.progress import (  # noqa: PLC0415
+                BarColumn,
+                MofNCompleteColumn,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+            from rich.progress import Progress as Bar  # noqa: PLC0415
+
             bar = stack.enter_context(
                 Bar(
                     BarColumn(),

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,7 +11,7 @@ from bench.compare import NamedRun
 from bench.inputs import load_guest, load_rom
 from bench.schema import run_to_json
 from bench.symbols import SymbolMap, read_system_map
-from rombuilder.rom import Visibility
+from rombuilder.flavour import Visibility
 from vmirom.estimates import chosen_models, costs_options
 from vmirom.observe import Asked, observe_options, observing
 from vmirom.options import (
@@ -35,8 +36,10 @@ from vmirom.typist import typing_on
 from vmm.core.errors import BadDescription
 from vmm.core.outcome import OutcomeKind
 from vmm.engines import create_machine, engine_named
-from vmm.kvm_machine import KvmMachine
 from vmm.machine import Machine, Run
+
+if TYPE_CHECKING:
+    from vmm.kvm_machine import KvmMachine
 
 __all__ = ["run"]
 
@@ -209,7 +212,7 @@ def run(
         sys.exit(1)
 
 
-def _interact(machine: Machine | KvmMachine, tell: Progress, *, show: bool) -> Run:
+def _interact(machine: "Machine | KvmMachine", tell: Progress, *, show: bool) -> Run:
     """Run with stdin on the guest's serial port."""
     if not isinstance(machine, Machine):
         machine.close()

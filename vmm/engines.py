@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from vmm.core.errors import BadDescription, EngineFailure
 from vmm.engine.ability import Ability
-from vmm.engine.kvm.device import Kvm, KvmUnavailable
-from vmm.engine.kvm.probe import probe
 from vmm.engine.unicorn import check_unicorn
-from vmm.kvm_machine import KvmMachine
 from vmm.machine import Machine, MachineDescription
+
+if TYPE_CHECKING:
+    # Loaded where it is asked for, as loading takes a tenth of a short run.
+    from vmm.kvm_machine import KvmMachine
 
 __all__ = ["EngineName", "EngineReport", "create_machine", "engine_named", "report_engines"]
 
@@ -71,12 +73,14 @@ def create_machine(
     engine: EngineName,
     description: MachineDescription,
     echo: Callable[[str], None] | None = None,
-) -> Machine | KvmMachine:
+) -> "Machine | KvmMachine":
     """A machine on this engine, ready to run once; `echo` hears each line of the console.
 
     Raises `BadDescription` for what cannot be used, `KvmUnavailable` among it.
     """
     if engine is EngineName.KVM:
+        from vmm.kvm_machine import KvmMachine  # noqa: PLC0415
+
         return KvmMachine(description, echo)
     return Machine(description, echo)
 
@@ -95,6 +99,9 @@ def _report_unicorn() -> EngineReport:
 
 
 def _report_kvm() -> EngineReport:
+    from vmm.engine.kvm.device import Kvm, KvmUnavailable  # noqa: PLC0415
+    from vmm.engine.kvm.probe import probe  # noqa: PLC0415
+
     try:
         with Kvm():
             abilities = probe()

@@ -46,10 +46,7 @@ def checksum(memory: mmap.mmap) -> int:
     crc = 0
     with memoryview(memory) as view:
         for touched, start, end in _stretches(memory):
-            if touched:
-                crc = zlib.crc32(view[start:end], crc)
-            else:
-                crc = _append_zeroes(crc, end - start)
+            crc = zlib.crc32(view[start:end], crc) if touched else _append_zeroes(crc, end - start)
     return crc
 
 

@@ -53,6 +53,7 @@ def test_an_own_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "guest.ld").write_text((guest_module.guests_dir() / "guest.ld").read_text())
     (tmp_path / "mini.S").write_text("start: mov $start, %eax\n mov $N, %al\n.bss\n.skip 16\n")
     monkeypatch.setattr(guest_module, "guests_dir", lambda: tmp_path)
+    monkeypatch.setattr("rombuilder.sources.guests_dir", lambda: tmp_path)
     guest = build_guest("mini", defines={"N": 5})
     assert guest.data == bytes.fromhex("b8 000010c0 b0 05")
     assert guest.summary == ""

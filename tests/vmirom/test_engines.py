@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+import vmm.engine.kvm.device
 import vmm.engine.kvm.probe
 import vmm.engines
 from vmm.core.errors import EngineFailure
@@ -38,7 +39,7 @@ def test_both_engines_are_listed(run_json: Callable[..., Json]) -> None:
 def test_a_host_without_kvm(
     run: Callable[..., Result], run_json: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vmm.engines, "Kvm", lambda: Kvm(Path("/nowhere/kvm")))
+    monkeypatch.setattr(vmm.engine.kvm.device, "Kvm", lambda: Kvm(Path("/nowhere/kvm")))
     kvm = engine(run_json("engines"), "kvm")
     assert not kvm["available"]
     assert kvm["refusal"].startswith("/nowhere/kvm does not exist")
