@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rombuilder.rom import Flavour, build_rom
-from vmi.queue import DRAINED, MAGIC, MAX_CAPACITY, HeaderField
+from vmi.queue import DRAINED, MAGIC, MAX_CAPACITY, Ability, HeaderField, HomeField
 from vmm.core.batch import QueueRefused
 from vmm.core.checker import ShadowChecker
 from vmm.machine import Machine, MachineDescription
@@ -69,6 +69,30 @@ def test_what_is_no_queue_is_refused(machine: Machine, header: dict, message: st
     with pytest.raises(QueueRefused, match=message):
         machine.vcpu.queue.attach(address)
     assert bytes(machine.memory.frames_view()) == before
+    assert not machine.vcpu.queue.attached
+
+
+@pytest.mark.parametrize(
+    ("homes", "stride", "size", "message"),
+    [
+        (8, 0x1C8, SIZE, "homes 456 bytes apart, expected a multiple of 4 from 460 up"),
+        (8, 0x1CE, SIZE, "homes 462 bytes apart"),
+        (8, 0xFFFFFFFC, SIZE, "8 homes of 4294967292 bytes in a queue region of 4096 bytes"),
+        (9, 0x200, SIZE, "9 homes of 512 bytes"),
+        (0, 0x200, SIZE, "0 homes of 512 bytes"),
+        (1, 0x200, 0x1C0, "queue region of 448 bytes cannot hold a home of 460"),
+    ],
+)
+def test_homes_that_cannot_be_are_refused(
+    machine: Machine, homes: int, stride: int, size: int, message: str
+) -> None:
+    address = plant(machine, size=size)
+    behind = address + HeaderField.RECORDS + 4 * 16
+    machine.memory.load(address + HeaderField.ABILITIES, struct.pack("<I", Ability.HOMES))
+    machine.memory.load(behind + HomeField.COUNT, struct.pack("<2I", homes, stride))
+    with pytest.raises(QueueRefused, match=message):
+        machine.vcpu.queue.attach(address)
+    machine.memory.load(address + HeaderField.ABILITIES, bytes(4))
     assert not machine.vcpu.queue.attached
 
 
