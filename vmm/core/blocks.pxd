@@ -35,6 +35,7 @@ cdef class BlockMeter:
 
     cdef unsigned int enter(self, unsigned int address, unsigned int size) noexcept nogil
     cdef void enter_rom(self, unsigned long long facts) noexcept nogil
+    cdef unsigned int ports_kind(self) noexcept nogil
     cdef unsigned int role_of(self, unsigned int slot) noexcept
     cdef unsigned int fetch(self, unsigned int address, unsigned int size) except? 0xFFFFFFFF
     cdef int special(self, unsigned int address) except -1

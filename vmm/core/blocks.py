@@ -36,6 +36,8 @@ PLAIN = cython.declare(cython.uint, 0)
 IN_ROM = cython.declare(cython.uint, 1)
 ASKS_RELOC = cython.declare(cython.uint, 2)
 ROM_ROLES = cython.declare(cython.uint, 3)
+# The block accesses a port somewhere.
+PORTS = cython.declare(cython.uint, 8)
 
 # What `enter` answers beside the kind of a string instruction.
 NOTHING = cython.declare(cython.uint, 0)
@@ -174,6 +176,10 @@ class BlockMeter:
         """What a block is."""
         return cython.cast(cython.uint, (self.blocks[2 * slot + 1] >> ROLE_SHIFT) & BYTE)
 
+    def ports_kind(self) -> cython.uint:
+        """PORTS if the block that was entered last accesses a port, else nothing."""
+        return cython.cast(cython.uint, (self.blocks[2 * self.current_slot + 1] >> 16) & 8)
+
     def forget(self):
         """Start the table of blocks afresh."""
         i: cython.uint
@@ -204,14 +210,16 @@ class BlockMeter:
         end: cython.uint = self.fetch(address, size)
         wide: cython.bint = self.cpu.code_is_wide()
         first: cython.uint = self.offsets_used
+        role: cython.uint = PLAIN
         at: cython.uint = 0
         while at < end or at == 0:
             self.offsets[self.offsets_used] = at
             self.offsets_used += 1
             if at >= end:
                 break
+            if self.decoder.accesses_port(at, end):
+                role = PORTS
             at += self.decoder.length(at, end, wide)
-        role: cython.uint = PLAIN
         call: cython.uint = 0
         if self.rom_start <= physical < self.rom_end:
             role = IN_ROM
@@ -228,7 +236,7 @@ class BlockMeter:
                         RelocationKind.JUMP_REL,
                     ):
                         call = number + 1
-        elif end == 2:
+        elif end == 2 and role == PLAIN:
             role = string_kind(self.code[0], self.code[1])
         self.used += 1
         facts: cython.ulonglong = self.offsets_used - first

@@ -122,6 +122,15 @@ class LengthDecoder:
             at += 2 if small_address else 4
         return min(at, end) - start
 
+    def accesses_port(self, at: cython.uint, end: cython.uint) -> cython.bint:
+        """Is the instruction at `at` one of IN, OUT, INS and OUTS?"""
+        while at < end and self.one[self.code[at]] == PREFIX:
+            at += 1
+        if at >= end:
+            return False
+        opcode: cython.uint = self.code[at]
+        return opcode & 0xFC in (0x6C, 0xE4, 0xEC)
+
     def operand(self, at: cython.uint, end: cython.uint, small_address: cython.bint) -> cython.uint:
         """Bytes of ModRM, SIB and displacement together."""
         mode: cython.uint = self.code[at] >> 6

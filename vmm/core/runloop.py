@@ -98,7 +98,10 @@ class RunLoop:
             max(0, max_instructions - passed_elsewhere), vcpu.meter.instructions + SLICE
         )
         vcpu.stop_reason = Stop.NONE
+        if vcpu.meets_port:
+            vcpu.begin_step()
         processor.engine.run(vcpu.cpu.eip())
+        vcpu.end_step()
         # What the engine ran behind the store that ended the machine, to the end of its
         # block, is nobody's business any more.
         ended = self._power.outcome
@@ -108,7 +111,7 @@ class RunLoop:
             raise vcpu.error
         reason = Stop(vcpu.stop_reason)
         passed = self._vm.instructions
-        if reason in {Stop.LIMIT, Stop.DEADLINE, Stop.INTERRUPT}:
+        if reason in {Stop.LIMIT, Stop.DEADLINE, Stop.INTERRUPT, Stop.PORT}:
             # The block that was about to run was counted and will be again.
             vcpu.meter.leave_at(vcpu.cpu.linear(vcpu.cpu.eip()))
         match reason:
@@ -126,6 +129,8 @@ class RunLoop:
                     self._timer_interrupt()
                 else:
                     self._turn_end = 0
+            case Stop.PORT:
+                vcpu.meets_port = True
             case Stop.YIELD:
                 self._turn_end = 0
             case Stop.NONE:

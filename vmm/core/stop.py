@@ -23,5 +23,7 @@ class Stop(IntEnum):
     """A device or the user asked for it."""
     YIELD = 7
     """The CPU spins: another one may have its turn."""
+    PORT = 9
+    """A block accesses a port, which its ring may not be allowed to."""
     TRAP = 8
     """What the guest did is for somebody outside to decide (`Delivery.trap`)."""

@@ -10,6 +10,7 @@ from vmm.core.fetch cimport InstructionBytes
 from vmm.core.memory cimport GuestMemory
 from vmm.core.paging cimport GuestPaging
 from vmm.core.portfilters cimport PortFilters
+from vmm.core.portright cimport PortRight
 from vmm.core.privileged cimport PrivilegedRegisters
 from vmm.core.shadow cimport ShadowMmu
 from vmm.core.stores cimport StoreEmulator
@@ -32,6 +33,10 @@ cdef class Vcpu:
     cdef readonly DeviceMemory devices
     cdef DeviceAccess access
     cdef StringSweep strings
+    cdef PortRight port_right
+    cdef unsigned long long step_at
+    cdef bint stepping
+    cdef public bint meets_port
     cdef object ports
     cdef public PortFilters filters
     cdef public bint has_doorbell
@@ -67,6 +72,9 @@ cdef class Vcpu:
     cpdef int sysenter(self) except -1
     cpdef int syscall(self) except -1
     cdef int undefined(self, unsigned int eip) except -1
+    cdef bint lacks_right(self) noexcept nogil
+    cpdef int begin_step(self) except -1
+    cpdef int end_step(self) except -1
     cdef int halt(self, unsigned int reason) except -1
 
 cdef void raw_block(size_t _engine, unsigned long long address, unsigned int size, void *data) noexcept nogil

@@ -23,6 +23,7 @@ from vmm.core.event import Event
 from vmm.core.fetch import InstructionBytes
 from vmm.core.paging import GuestPaging
 from vmm.core.portfilters import PortFilters
+from vmm.core.portright import PortRight
 from vmm.core.privileged import PrivilegedRegisters
 from vmm.core.shadow import ShadowMmu
 from vmm.core.stop import Stop
@@ -52,6 +53,7 @@ STOP_HALTED = cython.declare(cython.uint, Stop.HALTED)
 STOP_ERROR = cython.declare(cython.uint, Stop.ERROR)
 STOP_INTERRUPT = cython.declare(cython.uint, Stop.INTERRUPT)
 STOP_REQUEST = cython.declare(cython.uint, Stop.REQUEST)
+STOP_PORT = cython.declare(cython.uint, Stop.PORT)
 STOP_YIELD = cython.declare(cython.uint, Stop.YIELD)
 
 # Exit codes, AMD64 Architecture Programmer's Manual vol. 2, appendix C.
@@ -72,6 +74,11 @@ EXIT_MSR = cython.declare(cython.uint, 0x7C)
 EXIT_WBINVD = cython.declare(cython.uint, 0x89)
 EXIT_MONITOR = cython.declare(cython.uint, 0x8A)
 EXIT_MWAIT = cython.declare(cython.uint, 0x8B)
+
+# What BlockMeter.enter() answers of a block that accesses a port.
+PORTS = cython.declare(cython.uint, 8)
+NOWHERE = cython.declare(cython.ulonglong, 1 << 32)
+TRAP_FLAG = cython.declare(cython.uint, 0x100)
 
 # What BlockMeter.enter() answers when it wants a closer look.
 SPECIAL = cython.declare(cython.uint, 1)
@@ -105,7 +112,6 @@ INVALID_OPCODE = cython.declare(cython.uint, 6)
 SYSENTER_LENGTH = cython.declare(cython.uint, 2)
 SYSCALL_LENGTH = cython.declare(cython.uint, 2)
 NO_ERROR_CODE = cython.declare(cython.int, -1)
-IOPL_SHIFT = cython.declare(cython.uint, 12)
 
 
 DOORBELL_PORT = cython.declare(cython.uint, PORT)
@@ -151,6 +157,9 @@ class Vcpu:
         self.devices = self.shadow.devices
         self.access = DeviceAccess(cpu, self.code, self.stores, self.devices)
         self.strings = StringSweep(cpu, memory, self.shadow)
+        self.port_right = PortRight(cpu, memory, self.paging, self.code)
+        self.step_at = 1 << 32
+        self.stepping = self.meets_port = False
         self.ports = ports
         self.filters = PortFilters()
         self.has_doorbell = True
@@ -189,6 +198,10 @@ class Vcpu:
         cpu: CpuState = self.cpu
         eip: cython.uint = cpu.eip()
         self.meter.leave_at(cpu.linear(eip))
+        if self.stepping:
+            self.end_step()
+            if number == EXIT_BASE + EXIT_EXCEPTION + DEBUG:
+                return 0
         if self.is_over():
             # A stop asked for in a port access takes effect at the end of its block;
             # what the guest still does before that is nobody's business.
@@ -406,7 +419,7 @@ class Vcpu:
             return 0
         self.meter.charged_ns += PORT_NS
         eip: cython.uint = self.cpu.eip()
-        self.check_port_right(port, eip)
+        self.check_port_right(port, size, eip)
         if port == DOORBELL_PORT and size == 4 and self.has_doorbell:
             self.counters.count(IO, port | (size << 16), eip)
             return DOORBELL_SIGNATURE
@@ -426,7 +439,7 @@ class Vcpu:
         self.meter.charged_ns += PORT_NS
         cpu: CpuState = self.cpu
         eip: cython.uint = cpu.eip()
-        self.check_port_right(port, eip)
+        self.check_port_right(port, size, eip)
         if port == DOORBELL_PORT and size == 4 and self.has_doorbell:
             cpu.set_reg(EAX, self.doorbell.ring(value, cpu.reg(ECX), eip))
             if self.after_exit is not None:
@@ -436,9 +449,9 @@ class Vcpu:
         self.ports.write(int(port), int(size), int(value))
         return 0
 
-    def check_port_right(self, port: cython.uint, eip: cython.uint):
-        """The engine lets ring 3 do I/O; a real processor faults, so the run ends here."""
-        if self.cpu.cpl() > (self.cpu.eflags() >> IOPL_SHIFT) & 3:
+    def check_port_right(self, port: cython.uint, size: cython.uint, eip: cython.uint):
+        """An access without right gets here only from where blocks are not watched: the ROM."""
+        if self.cpu.cpl() and not self.port_right.may_access(port, size):
             raise Unsupported(f"access to port {port:#x} in ring {self.cpu.cpl()} at {eip:#010x}")
 
     # ---- time and stopping
@@ -482,7 +495,7 @@ class Vcpu:
         if kind == SPECIAL:
             with cython.gil:
                 self.attention(address)
-            kind = 0
+            kind = self.meter.ports_kind()
         now: cython.ulonglong = (
             self.meter.instructions + self.meter.charged_ns + self.meter.elsewhere_ns
         )
@@ -495,10 +508,43 @@ class Vcpu:
         elif self.irq_pending and self.cpu.can_interrupt():
             self.stop_reason = STOP_INTERRUPT
             self.cpu.stop()
+        elif kind == PORTS:
+            if address != self.step_at and self.lacks_right():
+                self.stop_reason = STOP_PORT
+                self.cpu.stop()
         elif kind:
             room: cython.ulonglong = self.instruction_limit - self.meter.instructions
             room = min(room, self.deadline - now)
             self.meter.instructions += self.strings.sweep(kind, room - 1)
+
+    def lacks_right(self) -> cython.bint:
+        """Does this ring need to be allowed each access to a port?"""
+        with cython.gil:
+            return not self.port_right.is_privileged()
+
+    def begin_step(self) -> cython.int:
+        """Before a block that accesses a port: let one instruction pass, or none."""
+        self.meets_port = False
+        eip: cython.uint = self.cpu.eip()
+        if self.port_right.is_privileged():
+            return 0
+        if self.port_right.refuses(eip):
+            self.counters.count(EXCEPTION, GENERAL_PROTECTION, eip)
+            return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
+        self.step_at = self.cpu.linear(eip)
+        flags: cython.uint = self.cpu.eflags()
+        if not flags & TRAP_FLAG:
+            self.stepping = True
+            self.cpu.set_eflags(flags | TRAP_FLAG)
+        return 0
+
+    def end_step(self) -> cython.int:
+        """The step is over, whatever came of it."""
+        self.step_at = NOWHERE
+        if self.stepping:
+            self.stepping = False
+            self.cpu.set_eflags(self.cpu.eflags() & ~TRAP_FLAG)
+        return 0
 
     def attention(self, address: cython.uint) -> cython.int:
         """The meter wants a closer look; errors end the run."""
