@@ -83,11 +83,11 @@ PROGRAMS: dict[str, tuple[str, set[OutcomeKind]]] = {
     ),
     "port in ring 3": (
         "USER_MODE user\nuser: mov $0x501, %edx\n outl %eax, (%dx)",
-        {K.UNSUPPORTED},
+        {K.FAILED},
     ),
     "doorbell in ring 3": (
         "USER_MODE user\nuser: mov $DOORBELL_PORT, %edx\n inl (%dx), %eax",
-        {K.UNSUPPORTED},
+        {K.FAILED},
     ),
     "SYSENTER in ring 3": ("USER_MODE user\nuser: sysenter\n hlt", {K.FAILED}),
     "SYSENTER in ring 0": ("sysenter\n hlt", {K.FAILED}),
