@@ -407,6 +407,14 @@ def test_what_follows_the_end_changes_nothing(run_guest, rest: str) -> None:
     run_guest(f"start: PAGING\n mov $0x501, %edx\n xor %eax, %eax\n outl %eax, (%dx)\n {rest}\n")
 
 
+def test_a_frame_over_the_entry_that_maps_it_is_stored_whole(survive) -> None:
+    """As by a processor, which has translated the stack before it stores there."""
+    source = "start: PAGING\n mov $DIRECTORY + 12, %esp\n int $0x41\n FINISH 77\n"
+    outcome, machine = survive(source, gates={0x41: bytes(8)})
+    assert outcome.kind is K.TRIPLE_FAULT
+    assert machine.memory.read32(DIRECTORY - 4) == 0x41 * 8 + 2
+
+
 def test_the_limit_is_a_limit(survive) -> None:
     outcome, machine = survive("start: 1: jmp 1b\n", max_instructions=1000)
     assert outcome == Outcome(K.LIMIT, "1000 instructions have passed")

@@ -9,6 +9,7 @@ cdef class Delivery:
     cdef GuestPaging paging
     cdef ShadowMmu shadow
     cdef unsigned int[::1] stack
+    cdef unsigned int[::1] places
     cdef unsigned int low
     cdef unsigned int high
     cdef unsigned int stack_low

@@ -62,6 +62,7 @@ class Delivery:
         self.paging = paging
         self.shadow = shadow
         self.stack = array("I", bytes(4 * 8))
+        self.places = array("I", bytes(4 * 8))
         self.low = self.high = 0
         self.stack_low = self.stack_high = 0
         self.value = 0
@@ -135,7 +136,7 @@ class Delivery:
             address: cython.uint = (self.cpu.base(SS) + ((sp + i) & 0xFFFF)) & LOW_32
             self.memory.write8(address, (value >> (8 * i)) & 0xFF)
             if self.shadow.is_traced(address >> 12):
-                self.shadow.entry_written((address >> 2) << 2)
+                self.shadow.follower.entry_written((address >> 2) << 2)
         return 0
 
     def attempt(
@@ -237,14 +238,14 @@ class Delivery:
             address = (stack_base + esp - 4 * i) & LOW_32
             if address & 3:
                 raise Unsupported(f"misaligned stack {address:#010x} at {cpu.eip():#010x}")
-            if self.paging.translate(address, True, False) < 0:
+            place: cython.Py_ssize_t = self.paging.translate(address, True, False)
+            if place < 0:
                 return self.page_fault(address)
-        for i in range(1, words + 1):
-            address = (stack_base + esp - 4 * i) & LOW_32
-            physical: cython.uint = cython.cast(
-                cython.uint, self.paging.translate(address, True, False)
-            )
-            self.memory.write32(physical, self.stack[i - 1])
+            self.places[i - 1] = cython.cast(cython.uint, place)
+        # A stack in a page table would change where its own later words lie.
+        for i in range(words):
+            physical: cython.uint = self.places[i]
+            self.memory.write32(physical, self.stack[i])
             if self.shadow.is_traced(physical >> 12):
                 self.shadow.follower.entry_written(physical)
 
