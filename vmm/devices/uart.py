@@ -61,6 +61,17 @@ class Uart(ByteWideDevice):
         self._fifo: deque[int] = deque()
         self._waiting: deque[int] = deque()
         self._shared: memoryview | None = None
+        # Made once, for a driver that prints reads the line status before each byte.
+        self._readers: dict[int, Callable[[], int]] = {
+            _DATA: self._receive,
+            _IER: lambda: self._ier,
+            _IIR: self._identify,
+            _LCR: lambda: self._lcr,
+            _MCR: lambda: self._mcr,
+            _LSR: self._line_status,
+            _MSR: self._modem_status,
+            _SCRATCH: lambda: self._scratch,
+        }
 
     def feed(self, data: bytes) -> None:
         """Bytes from the host; those that do not fit yet wait."""
@@ -101,17 +112,8 @@ class Uart(ByteWideDevice):
         register = port - self._base
         if register in {_DATA, _IER} and self._lcr & _DLAB:
             return self._divisor >> (8 * register) & 0xFF
-        readers: dict[int, Callable[[], int]] = {
-            _DATA: self._receive,
-            _IER: lambda: self._ier,
-            _IIR: self._identify,
-            _LCR: lambda: self._lcr,
-            _MCR: lambda: self._mcr,
-            _LSR: self._line_status,
-            _MSR: self._modem_status,
-            _SCRATCH: lambda: self._scratch,
-        }
-        return readers[register]() if register in readers else 0xFF
+        reader = self._readers.get(register)
+        return 0xFF if reader is None else reader()
 
     def write_byte(self, port: int, value: int) -> None:
         """A register."""
