@@ -47,12 +47,23 @@ class _Later:
         self._to_stderr = to_stderr
         self._console: Console | None = None
 
-    def __getattr__(self, name: str) -> Any:
+    def _made(self) -> "Console":
         if self._console is None:
             from rich.console import Console  # noqa: PLC0415
 
             self._console = Console(stderr=self._to_stderr, highlight=False, soft_wrap=True)
-        return getattr(self._console, name)
+        return self._console
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made(), name)
+
+    # Python looks these up in the class: Rich's live displays enter their console.
+
+    def __enter__(self) -> "Console":
+        return self._made().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._made().__exit__(*cast("tuple[Any, Any, Any]", error))
 
 
 stdout = cast("Console", _Later(to_stderr=False))

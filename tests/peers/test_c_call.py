@@ -51,12 +51,14 @@ def call(
 ) -> tuple[int, dict[int, int]]:
     """Make a call at some address; EAX, and the memory that was given, afterwards."""
     uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
-    uc.mem_map(BASE & ~0xFFF, 0x8000, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
+    uc.mem_map(BASE & ~0xFFF, 0x20000, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
     uc.mem_write(BASE, rom.data)
     for start in (RAM, STACK, RETURN):
         uc.mem_map(start, 0x1000)
     if "__data_start" in rom.symbols and rom.symbols["__data_size"]:
-        uc.mem_protect((BASE + rom.symbols["__data_start"]) & ~0xFFF, 0x2000)
+        first = (BASE + rom.symbols["__data_start"]) & ~0xFFF
+        end = BASE + rom.symbols["__data_start"] + rom.symbols["__data_size"]
+        uc.mem_protect(first, -(-end // 0x1000) * 0x1000 - first)
     for address, value in (memory or {}).items():
         uc.mem_write(address, value.to_bytes(4, "little"))
 

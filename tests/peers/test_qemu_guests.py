@@ -51,8 +51,13 @@ def run_guest(
     )
 
 
+ELSEWHERE = [guest for guest in guest_names() if guest not in {"calibrate", "iostorm"}]
+"""Not the guest that measures a clock, which is the host's there, and not the one that wants
+a disk."""
+
+
 @pytest.mark.parametrize("rom", ROMS)
-@pytest.mark.parametrize("guest", guest_names())
+@pytest.mark.parametrize("guest", ELSEWHERE)
 def test_guests_pass(tmp_path: Path, guest: str, rom: str) -> None:
     options = []
     expected = "VMI: no ROM found"
@@ -74,7 +79,7 @@ def test_guests_pass(tmp_path: Path, guest: str, rom: str) -> None:
 def test_the_summary_does_not_depend_on_the_rom(tmp_path: Path) -> None:
     rom = tmp_path / "rom.bin"
     rom.write_bytes(build_rom(Flavour.IDENTITY).data)
-    for guest in guest_names():
+    for guest in ELSEWHERE:
         native = run_guest(tmp_path, guest).stdout.splitlines()[-2:]
         patched = run_guest(tmp_path, guest, "-option-rom", str(rom)).stdout.splitlines()[-2:]
         assert native[1] == patched[1]
