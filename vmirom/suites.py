@@ -203,7 +203,9 @@ def _first(rows: Iterable[Row]) -> list[Row]:
 def linux(how: Sweep, kernel: Path | None, initrd: Path | None, append: str) -> None:
     """CPU time of a Linux boot, as a ratio to QEMU's TCG, and its exits.
 
-    KERNEL is a bzImage; $VMI_KERNEL where it is not given.
+    KERNEL is a bzImage; $VMI_KERNEL where it is not given. Of vmirom the run alone is
+    timed, of QEMU the whole process, which cannot be told apart; `vmirom bench speed`
+    compares whole processes.
     """
     chosen = _named(kernel, "VMI_KERNEL", "KERNEL")
     ramdisk = load_initrd(_named(initrd, "VMI_INITRD", "--initrd"))
@@ -244,7 +246,11 @@ def _print_boots(rows: list[Row]) -> None:
             "" if count is None else number(count),
         )
     stdout.print(table)
-    stdout.print("mean, and where the true one lies with 95 % confidence", markup=False)
+    stdout.print(
+        "mean, and where the true one lies with 95 % confidence; of vmirom the run alone, of "
+        "QEMU the whole process",
+        markup=False,
+    )
 
 
 def _ratio(name: str, values: list[float], reference: list[float]) -> str:
