@@ -47,7 +47,7 @@ sanitize: .venv/.dev .venv/.compiled
 	@$(BIN)/python tests/fuzz/sanitizers.py $(SANITIZED) $(BIN)/pytest -q -n auto \
 		-W error::pytest.PytestUnraisableExceptionWarning \
 		$(SANITIZED_TESTS) $(SANITIZED_WITHOUT:%=--ignore %)
-	@$(BIN)/python tests/fuzz/fuzz.py --sanitized $(SANITIZED) --alone --seconds 30
+	@$(BIN)/python tests/fuzz/fuzz.py --sanitized $(SANITIZED) --alone --seed 1 --rounds 250
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis \

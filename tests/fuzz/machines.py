@@ -432,7 +432,10 @@ def run(job: Job) -> Answer:
     trouble = []
     if outcome.outcome.kind is OutcomeKind.ENGINE_FAILURE:
         trouble.append(str(outcome.outcome))
-    ShadowChecker(machine.vcpu).check()
+    # Random code tells nobody what it stores into a table that it has announced, and a
+    # shadow that was not told may be behind.
+    if not any(machine.vm.pages.snapshot()["announced"]):
+        ShadowChecker(machine.vcpu).check()
     return {**account(machine, outcome), "records": records.checksum}, trouble
 
 
