@@ -7,6 +7,7 @@ from matplotlib.ticker import FuncFormatter
 from bench.curve import QueueCurve
 from bench.report.figure import Figure, Table
 from bench.report.style import COLOURS, MARKERS, draw, plain_axes
+from vmm.core.policy import POLICIES
 
 __all__ = ["queue_figure"]
 
@@ -14,8 +15,13 @@ _SHARE = 0.01
 
 
 def queue_figure(curves: Sequence[QueueCurve]) -> Figure:
-    """Exits against capacity, a panel for each guest, with the limit as a line."""
-    shown = [curve for curve in curves if curve.policy == curves[0].policy]
+    """Exits against capacity, a panel for each guest, with the limit as a line.
+
+    The drawing is for the first policy that there is, the table for all.
+    """
+    there = {curve.policy for curve in curves}
+    policy = next((p.name for p in POLICIES if p.name in there), curves[0].policy)
+    shown = [curve for curve in curves if curve.policy == policy]
     columns = min(2, len(shown))
     lines = -(-len(shown) // columns)
     with draw(height=0.6 + 2.4 * lines) as drawing:
@@ -43,8 +49,8 @@ def queue_figure(curves: Sequence[QueueCurve]) -> Figure:
                 axes.axvline(enough, color="#7F7F7F", linewidth=1, linestyle=":")
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.margins(y=0.1)
-            axes.set_ylim(bottom=0)
+            most = max([curve.none or 0, *(counts.exits for _, counts in curve.points)])
+            axes.set_ylim(0, most * 1.08)
             axes.set_title(f"{curve.guest} {curve.command_line}".strip())
             axes.set_xlabel("capacity, records")
             axes.set_ylabel("exits")

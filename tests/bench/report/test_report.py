@@ -139,6 +139,12 @@ def test_numbers_are_those_of_the_rows(rows: list[Row], figures: list[Figure]) -
     assert shown == expected
 
 
+def test_the_queue_is_drawn_for_the_first_policy(figures: list[Figure]) -> None:
+    queue = next(figure for figure in figures if figure.slug == "queue")
+    assert "under svm-shadow" in queue.description
+    assert any("batching stops paying" in paragraph for paragraph in queue.text)
+
+
 def test_hardware_paging_saves_nothing_and_that_is_said(figures: list[Figure]) -> None:
     policies = next(figure for figure in figures if figure.slug == "policies")
     assert any("nothing to save" in paragraph for paragraph in policies.text)
