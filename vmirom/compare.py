@@ -6,15 +6,15 @@ from pathlib import Path
 import click
 
 from bench.compare import Comparison, NamedRun, compare, queue_cost
+from bench.costs import Model
 from bench.engines import engine_differences, explain
-from bench.inputs import load_guest, load_rom
+from bench.inputs import load_guest
 from bench.remaining import remaining
 from bench.schema import compare_to_json
 from bench.symbols import read_system_map
-from rombuilder.rom import Visibility
-from vmirom.estimates import chosen_models, costs_options, print_estimates
+from vmirom.estimates import costs_options, print_estimates
 from vmirom.observe import print_remaining
-from vmirom.options import as_json, description, machine_options, queue_option, visibility_option
+from vmirom.options import RomTuning, as_json, machine_options, rom_options
 from vmirom.output import (
     INTERRUPTED,
     number,
@@ -28,6 +28,7 @@ from vmirom.output import (
 from vmm.core.event import Reason
 from vmm.core.outcome import OutcomeKind
 from vmm.engines import EngineName, engine_named
+from vmm.machine import MachineDescription
 
 __all__ = ["compare_command"]
 
@@ -54,8 +55,7 @@ __all__ = ["compare_command"]
     metavar="LIST",
     help="Engines, separated by commas; savings are against the first ROM on the same engine.",
 )
-@queue_option
-@visibility_option
+@rom_options
 @machine_options
 @costs_options
 @click.option("--calls", "show_calls", is_flag=True, help="With --json: list the ROM's calls.")
@@ -77,54 +77,20 @@ def compare_command(
     guest: str,
     roms: str,
     engine_names: str,
-    queue: int,
-    visibility: str,
-    policy: str,
-    intercepts: tuple[str, ...],
-    memory: int,
-    append: str,
-    seconds: float | None,
-    until: str,
-    max_instructions: int,
-    initrd: Path | None,
-    disk: Path | None,
-    marks: tuple[str, ...],
-    cost_names: tuple[str, ...],
-    clock: float | None,
-    filters: tuple[str, ...],
-    devices: tuple[str, ...],
+    tuning: RomTuning,
+    about: MachineDescription,
+    models: tuple[Model, ...],
     system_map: Path | None,
     *,
-    apic: bool,
-    ioapic_process: bool,
-    cpus: int,
     show_calls: bool,
     show_remaining: bool,
     json_output: bool,
 ) -> None:
     """Run GUEST with several ROMs and show the exits that each saved."""
-    models = chosen_models(cost_names, clock)
     chosen = load_guest(guest)
     symbols = chosen.symbols if system_map is None else read_system_map(system_map)
-    choices = [load_rom(name, queue, Visibility(visibility)) for name in roms.split(",")]
+    choices = [tuning.load(name) for name in roms.split(",")]
     engines = [engine_named(name) for name in engine_names.split(",")]
-    about = description(
-        policy,
-        intercepts,
-        memory,
-        append,
-        max_instructions,
-        initrd,
-        disk,
-        marks,
-        filters,
-        devices,
-        seconds=seconds,
-        until=until,
-        apic=apic,
-        ioapic_process=ioapic_process,
-        cpus=cpus,
-    )
     with progress() as tell:
         result = compare(
             chosen,

@@ -7,6 +7,7 @@ import click
 
 from bench.compare import Comparison, NamedRun
 from bench.costs import Model, Range, Unit, estimate, estimate_saved, models_for
+from vmirom.gather import gather
 from vmirom.output import number, plain_table, stdout
 from vmm.core.errors import BadDescription
 
@@ -16,8 +17,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def costs_options(function: F) -> F:
-    """What exits would have cost, and at what clock."""
-    for option in (
+    """What exits would have cost, and at what clock: the argument `models`."""
+    return gather(
+        "models",
+        chosen_models,
         click.option(
             "--clock",
             type=click.FloatRange(min=0, min_open=True, max=100),
@@ -32,14 +35,12 @@ def costs_options(function: F) -> F:
             help="Estimate cycles and time by a cost model (see `vmirom costs`) or by those of a "
             "file *.toml; may be repeated.",
         ),
-    ):
-        function = option(function)
-    return function
+    )(function)
 
 
-def chosen_models(names: Sequence[str], clock: float | None) -> tuple[Model, ...]:
+def chosen_models(cost_names: Sequence[str], clock: float | None) -> tuple[Model, ...]:
     """The cost models asked for, in the order asked; raises `BadDescription`."""
-    models = tuple(model for name in names for model in models_for(name))
+    models = tuple(model for name in cost_names for model in models_for(name))
     if clock is None:
         return models
     if not models:

@@ -15,6 +15,7 @@ from bench.remaining import REMAINING, remaining
 from bench.symbols import SymbolMap
 from bench.trace import DEFAULT_LIMIT, TraceWriter
 from bench.views import STAT, FaultPages, View, by_address, by_instruction, by_port, stat
+from vmirom.gather import gather
 from vmirom.options import Size
 from vmirom.output import number, plain_table, stdout
 from vmm.core.errors import BadDescription
@@ -34,8 +35,10 @@ _BY = ("port", "address", "instruction", "class")
 
 
 def observe_options(function: F) -> F:
-    """Views of the ledger, and traces."""
-    for option in (
+    """Views of the ledger, and traces: the argument `asked`."""
+    return gather(
+        "asked",
+        Asked,
         click.option(
             "--trace-limit",
             type=Size(),
@@ -70,30 +73,27 @@ def observe_options(function: F) -> F:
             is_flag=True,
             help="Exits with times, as perf kvm stat has them: measured, or by a model (--costs).",
         ),
-    ):
-        function = option(function)
-    return function
+    )(function)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The options of `observe_options`, with the cost models."""
+    """The options of `observe_options`."""
 
     stat: bool
     by: tuple[str, ...]
     top: int | None
     csv: bool
-    models: tuple[Model, ...]
-    trace: Path | None
+    trace_file: Path | None
     trace_limit: int
 
-    def check(self, *, as_json: bool) -> None:
+    def check(self, models: Sequence[Model], *, as_json: bool) -> None:
         """Raise `BadDescription` for options that contradict each other."""
-        if self.models and not self.stat:
+        if models and not self.stat:
             raise BadDescription("--costs: means nothing to run without --stat")
         if self.top is not None and not self.by:
             raise BadDescription(f"--top {self.top}: means nothing without --by")
-        views = len(set(self.by)) + (max(1, len(self.models)) if self.stat else 0)
+        views = len(set(self.by)) + (max(1, len(models)) if self.stat else 0)
         if self.csv and (views != 1 or as_json):
             raise BadDescription(
                 f"--csv: expected one view and no --json, got {views} "
@@ -106,6 +106,7 @@ class Observation:
     """What was seen of one run."""
 
     asked: Asked
+    models: Sequence[Model]
     symbols: SymbolMap
     times: ExitTimes = field(default_factory=ExitTimes)
     pages: FaultPages = field(default_factory=FaultPages)
@@ -115,7 +116,7 @@ class Observation:
         """The views asked for, in the order of the options."""
         found = []
         if self.asked.stat:
-            sources: Sequence[ExitTimes | Model] = self.asked.models or (self.times,)
+            sources: Sequence[ExitTimes | Model] = self.models or (self.times,)
             found += [stat(run.ledger, source) for source in sources]
         for name in dict.fromkeys(self.asked.by):
             if name == "port":
@@ -167,21 +168,27 @@ class Observation:
 
 @contextmanager
 def observing(
-    machine: "Machine | KvmMachine", asked: Asked, about: dict[str, Any], symbols: SymbolMap
+    machine: "Machine | KvmMachine",
+    asked: Asked,
+    models: Sequence[Model],
+    about: dict[str, Any],
+    symbols: SymbolMap,
 ) -> Iterator[Observation]:
-    """Record what was asked for; `about` names guest, ROM and policy in the trace.
+    """Record what was asked for, timed unless by `models`.
+
+    `about` names guest, ROM and policy in the trace.
 
     Raises `BadDescription` for what engine kvm does not record.
     """
-    seen = Observation(asked, symbols)
+    seen = Observation(asked, models, symbols)
     sinks: list[ExitSink] = []
-    measures = asked.stat and not asked.models
+    measures = asked.stat and not models
     if measures:
         sinks.append(seen.times)
     if "address" in asked.by:
         sinks.append(seen.pages)
     if not isinstance(machine, Machine):
-        if sinks or asked.trace is not None:
+        if sinks or asked.trace_file is not None:
             machine.close()
             raise BadDescription(
                 "engine kvm records no single exits: --trace, --by address and --stat without "
@@ -189,13 +196,13 @@ def observing(
             )
         yield seen
         return
-    if asked.trace is None:
+    if asked.trace_file is None:
         if sinks:
             machine.record(*sinks, timing=measures)
         yield seen
         return
     with TraceWriter(
-        asked.trace, about, symbols, cpus=len(machine.vm.vcpus), limit=asked.trace_limit
+        asked.trace_file, about, symbols, cpus=len(machine.vm.vcpus), limit=asked.trace_limit
     ) as seen.trace:
         machine.record(*sinks, seen.trace, timing=measures)
         yield seen

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from bench.inputs import load_initrd
+from bench.inputs import RomChoice, load_initrd, load_rom
 from rombuilder.flavour import Visibility
 from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
+from vmirom.gather import gather
 from vmm.core.errors import BadDescription
 from vmm.core.policy import POLICIES, policy_named
 from vmm.core.vm import MOST_CPUS
@@ -19,12 +21,13 @@ from vmm.filters import load_filter
 from vmm.machine import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, MachineDescription
 
 __all__ = [
+    "RomTuning",
     "Size",
     "as_json",
-    "description",
     "engine_option",
     "machine_options",
-    "queue_option",
+    "rom_option",
+    "rom_options",
     "visibility_option",
 ]
 
@@ -63,8 +66,10 @@ class _Text(click.ParamType[str]):
 
 
 def machine_options(function: F) -> F:
-    """What every run of a machine can be given."""
-    for option in (
+    """What every run of a machine can be given: the argument `about`, without guest and ROM."""
+    return gather(
+        "about",
+        description,
         click.option(
             "--mark",
             "marks",
@@ -161,9 +166,7 @@ def machine_options(function: F) -> F:
             is_flag=True,
             help="Let the I/O APIC be a process of its own; counts stay what they are.",
         ),
-    ):
-        function = option(function)
-    return function
+    )(function)
 
 
 def engine_option(function: F) -> F:
@@ -174,18 +177,6 @@ def engine_option(function: F) -> F:
         show_default=True,
         metavar="NAME",
         help="What executes the guest; see `vmirom engines`.",
-    )(function)
-
-
-def queue_option(function: F) -> F:
-    """The capacity of the batching flavour's queue."""
-    return click.option(
-        "--queue",
-        type=click.IntRange(1, MAX_CAPACITY),
-        default=DEFAULT_CAPACITY,
-        show_default=True,
-        metavar="N",
-        help="Capacity of the batching ROM's queue, in records.",
     )(function)
 
 
@@ -202,6 +193,47 @@ def visibility_option(function: F) -> F:
     )(function)
 
 
+@dataclass(frozen=True, slots=True)
+class RomTuning:
+    """How the ROMs of a run are built: the options of `rom_options`."""
+
+    queue: int
+    visibility: str
+
+    def load(self, name: str) -> RomChoice:
+        """The ROM that a user names; raises `BadDescription` when there is none."""
+        return load_rom(name, self.queue, Visibility(self.visibility))
+
+
+def rom_options(function: F) -> F:
+    """How a batching ROM that the toolkit builds behaves: the argument `tuning`."""
+    return gather(
+        "tuning",
+        RomTuning,
+        visibility_option,
+        click.option(
+            "--queue",
+            type=click.IntRange(1, MAX_CAPACITY),
+            default=DEFAULT_CAPACITY,
+            show_default=True,
+            metavar="N",
+            help="Capacity of the batching ROM's queue, in records.",
+        ),
+    )(function)
+
+
+def rom_option(function: F) -> F:
+    """The ROM of a single run."""
+    return click.option(
+        "--rom",
+        "rom_name",
+        default="none",
+        show_default=True,
+        metavar="none|identity|batching|FILE",
+        help="The ROM in the machine.",
+    )(function)
+
+
 def as_json(function: F) -> F:
     """Print JSON instead of a table."""
     return click.option("--json", "json_output", is_flag=True, help="Print one JSON object.")(
@@ -210,23 +242,22 @@ def as_json(function: F) -> F:
 
 
 def description(
+    *,
     policy: str,
     intercepts: Sequence[str],
     memory: int,
     append: str,
     max_instructions: int,
+    seconds: float | None,
+    until: str,
     initrd: Path | None,
     disk: Path | None,
     marks: tuple[str, ...],
     filters: tuple[str, ...],
-    devices: tuple[str, ...] = (),
-    *,
-    seconds: float | None = None,
-    until: str = "",
-    apic: bool = False,
-    ioapic_process: bool = False,
-    cpus: int = 1,
-    check_shadow: bool = False,
+    devices: tuple[str, ...],
+    apic: bool,
+    ioapic_process: bool,
+    cpus: int,
 ) -> MachineDescription:
     """The machine that the options ask for; the guest and ROM are filled in later.
 
@@ -248,7 +279,6 @@ def description(
         max_instructions=max_instructions,
         seconds=seconds,
         until=until,
-        check_shadow=check_shadow,
         apic=apic,
         ioapic_process=ioapic_process,
         cpus=cpus,

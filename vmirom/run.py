@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.compare import NamedRun
-from bench.inputs import load_guest, load_rom
+from bench.costs import Model
+from bench.inputs import load_guest
 from bench.schema import run_to_json
 from bench.symbols import SymbolMap, read_system_map
-from rombuilder.flavour import Visibility
-from vmirom.estimates import chosen_models, costs_options
+from vmirom.estimates import costs_options
 from vmirom.observe import Asked, observe_options, observing
 from vmirom.options import (
+    RomTuning,
     as_json,
-    description,
     engine_option,
     machine_options,
-    queue_option,
-    visibility_option,
+    rom_option,
+    rom_options,
 )
 from vmirom.output import (
     INTERRUPTED,
@@ -36,7 +36,7 @@ from vmirom.typist import typing_on
 from vmm.core.errors import BadDescription
 from vmm.core.outcome import OutcomeKind
 from vmm.engines import create_machine, engine_named
-from vmm.machine import Machine, Run
+from vmm.machine import Machine, MachineDescription, Run
 
 if TYPE_CHECKING:
     from vmm.kvm_machine import KvmMachine
@@ -54,17 +54,9 @@ __all__ = ["run"]
     "vmirom run forkstorm --rom batching --trace forkstorm.json.gz"
 )
 @click.argument("guest")
-@click.option(
-    "--rom",
-    "rom_name",
-    default="none",
-    show_default=True,
-    metavar="none|identity|batching|FILE",
-    help="The ROM in the machine.",
-)
+@rom_option
 @engine_option
-@queue_option
-@visibility_option
+@rom_options
 @machine_options
 @click.option(
     "--check",
@@ -108,35 +100,14 @@ def run(
     guest: str,
     rom_name: str,
     engine: str,
-    queue: int,
-    visibility: str,
-    policy: str,
-    intercepts: tuple[str, ...],
-    memory: int,
-    append: str,
-    seconds: float | None,
-    until: str,
-    max_instructions: int,
-    initrd: Path | None,
-    disk: Path | None,
-    marks: tuple[str, ...],
-    filters: tuple[str, ...],
-    devices: tuple[str, ...],
+    tuning: RomTuning,
+    about: MachineDescription,
+    models: tuple[Model, ...],
     place_count: int,
     system_map: Path | None,
     console_file: Path | None,
-    by: tuple[str, ...],
-    top: int | None,
-    trace_file: Path | None,
-    trace_limit: int,
-    cost_names: tuple[str, ...],
-    clock: float | None,
+    asked: Asked,
     *,
-    apic: bool,
-    ioapic_process: bool,
-    cpus: int,
-    stat: bool,
-    csv: bool,
     interactive: bool,
     check_shadow: bool,
     show_calls: bool,
@@ -148,39 +119,20 @@ def run(
     *.S), a Multiboot image, or a Linux bzImage or vmlinux. The exit status is 0 when
     the guest passed its own checks or, as Linux does, rebooted, and 1 when it did not.
     """
-    asked = Asked(stat, by, top, csv, chosen_models(cost_names, clock), trace_file, trace_limit)
-    asked.check(as_json=json_output)
+    asked.check(models, as_json=json_output)
     chosen = load_guest(guest)
-    rom = load_rom(rom_name, queue, Visibility(visibility))
+    rom = tuning.load(rom_name)
     symbols = chosen.symbols if system_map is None else read_system_map(system_map)
-    about = description(
-        policy,
-        intercepts,
-        memory,
-        append,
-        max_instructions,
-        initrd,
-        disk,
-        marks,
-        filters,
-        devices,
-        seconds=seconds,
-        until=until,
-        apic=apic,
-        ioapic_process=ioapic_process,
-        cpus=cpus,
-        check_shadow=check_shadow,
-    )
     with progress() as tell:
         tell(f"{chosen.name}, ROM {rom.name}")
         machine = create_machine(
             engine_named(engine),
-            replace(about, guest=chosen.image, rom=rom.image),
-            None if json_output or csv or interactive else tell.line,
+            replace(about, guest=chosen.image, rom=rom.image, check_shadow=check_shadow),
+            None if json_output or asked.csv or interactive else tell.line,
         )
         tell.follow(machine)
         names = {"guest": chosen.name, "rom": rom.name, "policy": about.policy.name}
-        with observing(machine, asked, names, symbols) as seen:
+        with observing(machine, asked, models, names, symbols) as seen:
             result = (
                 _interact(machine, tell, show=not json_output)
                 if interactive
@@ -196,7 +148,7 @@ def run(
             run_to_json(chosen.name, named, calls=show_calls, places=place_count, symbols=symbols)
             | seen.to_json(result)
         )
-    elif csv:
+    elif asked.csv:
         seen.print_csv(result)
     else:
         _print(chosen.name, named, symbols, show_calls=show_calls, place_count=place_count)

@@ -15,6 +15,7 @@ from bench.points import Point
 from bench.record import Row
 from bench.store import CountsDiffer, Results
 from bench.sweep import sweep
+from vmirom.gather import gather
 from vmirom.options import as_json
 from vmirom.output import INTERRUPTED, print_json, stderr, sweep_progress
 
@@ -49,58 +50,39 @@ class Sweep:
 
 def sweep_options(repetitions: int, jobs: int | None = None) -> Callable[[F], F]:
     """Options of every suite, given to the function as one `Sweep` called `how`."""
-
-    def decorate(function: F) -> F:
-        def gather(
-            output: Path | None,
-            repetitions: int,
-            jobs: int | None,
-            scheduler: str | None,
-            *,
-            json_output: bool,
-            **others: Any,
-        ) -> Any:
-            return function(how=Sweep(output, repetitions, jobs, scheduler, json_output), **others)
-
-        wrapped: Any = gather
-        wrapped.__name__, wrapped.__doc__ = function.__name__, function.__doc__
-        wrapped.__click_params__ = getattr(function, "__click_params__", [])
-        for option in (
-            as_json,
-            click.option(
-                "--scheduler",
-                metavar="ADDRESS",
-                help="Run on the Dask cluster of this scheduler, e.g. tcp://10.0.0.1:8786.",
-            ),
-            click.option(
-                "--jobs",
-                type=click.IntRange(min=1),
-                default=jobs,
-                show_default=str(jobs) if jobs else "by processors and runs",
-                metavar="N",
-                help="Processes on this machine.",
-            ),
-            click.option(
-                "--repetitions",
-                type=click.IntRange(min=1),
-                default=repetitions,
-                show_default=True,
-                metavar="N",
-                help="Run everything N times over, interleaved.",
-            ),
-            click.option(
-                "-o",
-                "--output",
-                type=click.Path(dir_okay=False, path_type=Path),
-                metavar="RESULTS",
-                help="Keep every run in this file, and do what it lacks only.",
-            ),
-        ):
-            wrapped = option(wrapped)
-        result: F = wrapped
-        return result
-
-    return decorate
+    return gather(
+        "how",
+        Sweep,
+        as_json,
+        click.option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Run on the Dask cluster of this scheduler, e.g. tcp://10.0.0.1:8786.",
+        ),
+        click.option(
+            "--jobs",
+            type=click.IntRange(min=1),
+            default=jobs,
+            show_default=str(jobs) if jobs else "by processors and runs",
+            metavar="N",
+            help="Processes on this machine.",
+        ),
+        click.option(
+            "--repetitions",
+            type=click.IntRange(min=1),
+            default=repetitions,
+            show_default=True,
+            metavar="N",
+            help="Run everything N times over, interleaved.",
+        ),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="RESULTS",
+            help="Keep every run in this file, and do what it lacks only.",
+        ),
+    )
 
 
 def quick_option(function: F) -> F:

@@ -14,10 +14,9 @@ import click
 from rich.live import Live
 from rich.table import Table
 
-from bench.inputs import load_guest, load_rom
+from bench.inputs import load_guest
 from bench.live import TOP_SCHEMA, LiveRow, Pulse
-from rombuilder.rom import Visibility
-from vmirom.options import as_json, description, machine_options, queue_option, visibility_option
+from vmirom.options import RomTuning, as_json, machine_options, rom_option, rom_options
 from vmirom.output import (
     INTERRUPTED,
     Progress,
@@ -29,7 +28,7 @@ from vmirom.output import (
     stdout,
 )
 from vmm.core.outcome import OutcomeKind
-from vmm.machine import Machine, Run
+from vmm.machine import Machine, MachineDescription, Run
 
 __all__ = ["top"]
 
@@ -41,16 +40,8 @@ _QUIT = b"qQ"
     "vmirom top forkstorm --append rounds=5000 --interval 0.5"
 )
 @click.argument("guest")
-@click.option(
-    "--rom",
-    "rom_name",
-    default="none",
-    show_default=True,
-    metavar="none|identity|batching|FILE",
-    help="The ROM in the machine.",
-)
-@queue_option
-@visibility_option
+@rom_option
+@rom_options
 @machine_options
 @click.option(
     "--interval",
@@ -64,12 +55,11 @@ _QUIT = b"qQ"
 def top(
     guest: str,
     rom_name: str,
-    queue: int,
-    visibility: str,
+    tuning: RomTuning,
+    about: MachineDescription,
     interval: float,
     *,
     json_output: bool,
-    **machine: Any,
 ) -> None:
     """Run GUEST and show its exits live: in all, their share, and each second.
 
@@ -78,11 +68,11 @@ def top(
     --json only they are printed.
     """
     chosen = load_guest(guest)
-    rom = load_rom(rom_name, queue, Visibility(visibility))
-    title = f"{chosen.name}, ROM {rom.name}, policy {machine['policy']}"
+    rom = tuning.load(rom_name)
+    title = f"{chosen.name}, ROM {rom.name}, policy {about.policy.name}"
     with progress() as tell:
-        about = replace(description(**machine), guest=chosen.image, rom=rom.image)
-        watcher = _Watcher(Machine(about), tell, title, interval, quiet=json_output)
+        machine = Machine(replace(about, guest=chosen.image, rom=rom.image))
+        watcher = _Watcher(machine, tell, title, interval, quiet=json_output)
         tell.quiet()
         run = watcher.run()
     if json_output:
