@@ -32,6 +32,7 @@ FRONT = 20
 
 
 def script() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "docs"))
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
@@ -41,6 +42,7 @@ def script() -> ModuleType:
 
 
 generate = script()
+examples = importlib.import_module("generator.examples")
 
 
 def test_stale_files_are_found_and_mended(
@@ -96,10 +98,10 @@ def test_examples_would_be_found_out(tmp_path: Path) -> None:
 
 def test_trimming_keeps_as_many_lines() -> None:
     real = list("abcdef")
-    assert generate.trimmed(["x", "...", "y", "z"], real) == ["a", "...", "e", "f"]
-    assert generate.trimmed(["x", "..."], real) == ["a", "..."]
-    assert generate.trimmed(["..."], real) == ["..."]
-    assert generate.trimmed(["x"], real) == real
+    assert examples.trimmed(["x", "...", "y", "z"], real) == ["a", "...", "e", "f"]
+    assert examples.trimmed(["x", "..."], real) == ["a", "..."]
+    assert examples.trimmed(["..."], real) == ["..."]
+    assert examples.trimmed(["x"], real) == real
 
 
 def test_every_call_and_reason_has_a_line() -> None:
@@ -155,7 +157,7 @@ def test_files_that_are_named_exist(path: Path) -> None:
 def block(document: str, file: str) -> str:
     """A source file that a document shows."""
     text = (ROOT / "docs" / document).read_text(encoding="utf-8")
-    return str(dict(generate.SOURCE.findall(text))[file])
+    return str(dict(examples.SOURCE.findall(text))[file])
 
 
 @pytest.mark.parametrize("rom", ["none", "identity", "batching"])
