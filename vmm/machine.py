@@ -253,7 +253,7 @@ class Machine:
         )
         for vcpu, engine in zip(self.vm.vcpus, self.engines, strict=True):
             engine.connect(callbacks(vcpu), vcpu.mmio_read, vcpu.mmio_write)
-            vcpu.filters = self.filters
+            vcpu.ports.filters = self.filters
         if about.check_shadow:
             self._checker = ShadowChecker(self.vcpu)
             for vcpu in self.vm.vcpus:

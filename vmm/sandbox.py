@@ -217,7 +217,7 @@ class Sandbox:
             MODEL_SPECIFIC_REGISTERS,
         )
         self._vcpu = self._vm.vcpus[0]
-        self._vcpu.has_doorbell = False
+        self._vcpu.ports.has_doorbell = False
         self._engine.connect(callbacks(self._vcpu), self._vcpu.mmio_read, self._vcpu.mmio_write)
         self._pending: Event | None = None
         self._ended: Ending | None = None

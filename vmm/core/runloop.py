@@ -98,10 +98,10 @@ class RunLoop:
             max(0, max_instructions - passed_elsewhere), vcpu.meter.instructions + SLICE
         )
         vcpu.stop_reason = Stop.NONE
-        if vcpu.meets_port:
-            vcpu.begin_step()
+        if vcpu.ports.met:
+            vcpu.ports.begin_step()
         processor.engine.run(vcpu.cpu.eip())
-        vcpu.end_step()
+        vcpu.ports.end_step()
         # What the engine ran behind the store that ended the machine, to the end of its
         # block, is nobody's business any more.
         ended = self._power.outcome
@@ -130,7 +130,7 @@ class RunLoop:
                 else:
                     self._turn_end = 0
             case Stop.PORT:
-                vcpu.meets_port = True
+                vcpu.ports.met = True
             case Stop.YIELD:
                 self._turn_end = 0
             case Stop.NONE:

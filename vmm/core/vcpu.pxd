@@ -3,14 +3,13 @@ from vmm.core.blocks cimport BlockMeter
 from vmm.core.counters cimport Counters
 from vmm.core.cpustate cimport CpuState
 from vmm.core.delivery cimport Delivery
-from vmm.core.deviceaccess cimport DeviceAccess
 from vmm.core.devicememory cimport DeviceMemory
 from vmm.core.doorbell cimport DoorbellPort
 from vmm.core.fetch cimport InstructionBytes
 from vmm.core.memory cimport GuestMemory
+from vmm.core.pagefaults cimport PageFaults
 from vmm.core.paging cimport GuestPaging
-from vmm.core.portfilters cimport PortFilters
-from vmm.core.portright cimport PortRight
+from vmm.core.portaccess cimport PortAccess
 from vmm.core.privileged cimport PrivilegedRegisters
 from vmm.core.shadow cimport ShadowMmu
 from vmm.core.stores cimport StoreEmulator
@@ -31,17 +30,9 @@ cdef class Vcpu:
     cdef InstructionBytes code
     cdef StoreEmulator stores
     cdef readonly DeviceMemory devices
-    cdef DeviceAccess access
     cdef StringSweep strings
-    cdef PortRight port_right
-    cdef unsigned long long step_at
-    cdef bint stepping
-    cdef public bint meets_port
-    cdef object ports
-    cdef public PortFilters filters
-    cdef public bint has_doorbell
-    cdef public bint fault_mask
-    cdef public bint lets_stray
+    cdef readonly PageFaults faults
+    cdef readonly PortAccess ports
     cdef public unsigned int spins
     cdef public unsigned int spin_limit
     cdef public bint irq_pending
@@ -49,8 +40,6 @@ cdef class Vcpu:
     cdef public unsigned long long instruction_limit
     cdef public unsigned long long deadline
     cdef public unsigned int stop_reason
-    cdef unsigned long long given_up
-    cdef unsigned int given_up_frame
     cdef unsigned long long progress
     cdef unsigned int idle_exits
     cdef public object error
@@ -59,22 +48,17 @@ cdef class Vcpu:
 
     cdef int exited(self, unsigned int number) except -1
     cdef bint is_over(self) noexcept nogil
-    cdef int page_fault(self, unsigned int eip) except -1
-    cdef int device_access(self, unsigned int eip, unsigned int address) except -1
-    cdef int count_device_access(self, unsigned int physical, unsigned int eip) except -1
     cdef int software_interrupt(self, unsigned int eip) except -1
     cdef int invlpg(self, unsigned int eip) except -1
     cdef unsigned int port_in(self, unsigned int port, unsigned int size) except? 0xFFFFFFFE
     cdef int port_out(self, unsigned int port, unsigned int size, unsigned int value) except -1
     cdef void block(self, unsigned int address, unsigned int size) noexcept nogil
     cdef void enter_block(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef bint needs_step(self, unsigned int address) noexcept nogil
     cdef int attention(self, unsigned int address) except -1
     cpdef int sysenter(self) except -1
     cpdef int syscall(self) except -1
     cdef int undefined(self, unsigned int eip) except -1
-    cdef bint lacks_right(self) noexcept nogil
-    cpdef int begin_step(self) except -1
-    cpdef int end_step(self) except -1
     cdef int halt(self, unsigned int reason) except -1
 
 cdef void raw_block(size_t _engine, unsigned long long address, unsigned int size, void *data) noexcept nogil

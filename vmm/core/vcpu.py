@@ -9,7 +9,6 @@ depends on it, apart from what the policy tells the ROM.
 
 import cython
 
-from vmi.doorbell import PORT, SIGNATURE
 from vmm.core.batch import BatchQueue
 from vmm.core.blocks import BlockMeter
 from vmm.core.counters import Counters
@@ -21,8 +20,9 @@ from vmm.core.doorbell import DoorbellPort
 from vmm.core.errors import EngineFailure, StaleFetch, Unsupported
 from vmm.core.event import Event
 from vmm.core.fetch import InstructionBytes
+from vmm.core.pagefaults import PageFaults
 from vmm.core.paging import GuestPaging
-from vmm.core.portfilters import PortFilters
+from vmm.core.portaccess import PortAccess
 from vmm.core.portright import PortRight
 from vmm.core.privileged import PrivilegedRegisters
 from vmm.core.shadow import ShadowMmu
@@ -32,18 +32,10 @@ from vmm.core.strings import StringSweep
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
-PTE_WRITE = cython.declare(cython.uint, Event.PTE_WRITE)
-SHADOW_FILL = cython.declare(cython.uint, Event.SHADOW_FILL)
-PAGE_FAULT = cython.declare(cython.uint, Event.PAGE_FAULT)
 INVLPG = cython.declare(cython.uint, Event.INVLPG)
 HLT = cython.declare(cython.uint, Event.HLT)
-IO = cython.declare(cython.uint, Event.IO)
-MMIO = cython.declare(cython.uint, Event.MMIO)
 WBINVD = cython.declare(cython.uint, Event.WBINVD)
-CODE_WRITE = cython.declare(cython.uint, Event.CODE_WRITE)
 PAUSE = cython.declare(cython.uint, Event.PAUSE)
-NX_FETCH = cython.declare(cython.uint, Event.NX_FETCH)
-BYPASSED_FAULT = cython.declare(cython.uint, Event.BYPASSED_FAULT)
 SOFTWARE_INTERRUPT = cython.declare(cython.uint, Event.SOFTWARE_INTERRUPT)
 EXCEPTION = cython.declare(cython.uint, Event.EXCEPTION)
 
@@ -75,35 +67,12 @@ EXIT_WBINVD = cython.declare(cython.uint, 0x89)
 EXIT_MONITOR = cython.declare(cython.uint, 0x8A)
 EXIT_MWAIT = cython.declare(cython.uint, 0x8B)
 
-# What BlockMeter.enter() answers of a block that accesses a port.
-PORTS = cython.declare(cython.uint, 8)
-NOWHERE = cython.declare(cython.ulonglong, 1 << 32)
-TRAP_FLAG = cython.declare(cython.uint, 0x100)
-
 # What BlockMeter.enter() answers when it wants a closer look.
 SPECIAL = cython.declare(cython.uint, 1)
+# What it answers of a block that accesses a port.
+PORTS = cython.declare(cython.uint, 8)
 
-# What ShadowMmu.resolve() answers.
-FILLED = cython.declare(cython.int, 0)
-MADE_EXECUTABLE = cython.declare(cython.int, 1)
-GUEST_FAULT = cython.declare(cython.int, 2)
-TABLE_WRITE = cython.declare(cython.int, 3)
-MADE_WRITABLE = cython.declare(cython.int, 5)
-DEVICE_ACCESS = cython.declare(cython.int, 6)
-
-# What DeviceMemory.decodes() answers.
-CORE = cython.declare(cython.uint, 1)
-
-EAX = cython.declare(cython.uint, 0)
-ECX = cython.declare(cython.uint, 1)
 PAGE_FAULT_VECTOR = cython.declare(cython.uint, 14)
-# Bits of a page-fault error code.
-WRITE_TO_PRESENT = cython.declare(cython.uint, 3)
-WRITE = cython.declare(cython.uint, 2)
-WRITE_BY_USER = cython.declare(cython.uint, 6)
-ACCESS = cython.declare(cython.uint, 7)
-# In the place of a hidden fault: records were drained before it was judged.
-TOLD = cython.declare(cython.uint, 8)
 BREAKPOINT = cython.declare(cython.uint, 3)
 OVERFLOW = cython.declare(cython.uint, 4)
 DEBUG = cython.declare(cython.uint, 1)
@@ -113,22 +82,14 @@ SYSENTER_LENGTH = cython.declare(cython.uint, 2)
 SYSCALL_LENGTH = cython.declare(cython.uint, 2)
 NO_ERROR_CODE = cython.declare(cython.int, -1)
 
-
-DOORBELL_PORT = cython.declare(cython.uint, PORT)
-DOORBELL_SIGNATURE = cython.declare(cython.uint, SIGNATURE)
-
-# Virtual time that slow operations take on top of their instruction: what a kernel
-# that polls must see pass (measured on a Linux boot that spins on both).
-PORT_NS = cython.declare(cython.ulonglong, 400)
-# About what it takes on processors that make it slow (Skylake: 140 cycles, Intel's
-# Optimization Reference Manual, "PAUSE Latency in Skylake").
+# Virtual time that PAUSE takes on top of its instruction, so that a guest which spins sees
+# time pass: about what it takes on processors that make it slow (Skylake: 140 cycles,
+# Intel's Optimization Reference Manual, "PAUSE Latency in Skylake").
 PAUSE_NS = cython.declare(cython.ulonglong, 100)
 
 # Exits in a row without an instruction completed before the run is given up: a handler
 # that faults at its first instruction can go on for as long as there is stack.
 IDLE_LIMIT = cython.declare(cython.uint, 100000)
-
-WRITE_DIRECTION = cython.declare(cython.uint, 0x1000000)
 
 
 @cython.final
@@ -155,14 +116,12 @@ class Vcpu:
         self.code = InstructionBytes(cpu, memory, self.paging)
         self.stores = StoreEmulator(cpu, memory, self.paging, self.code)
         self.devices = self.shadow.devices
-        self.access = DeviceAccess(cpu, self.code, self.stores, self.devices)
+        access = DeviceAccess(cpu, self.code, self.stores, self.devices)
+        self.faults = PageFaults(
+            cpu, self.paging, self.shadow, self.queue, self.counters, self.meter, self.delivery,
+            self.stores, access, self.devices,
+        )  # fmt: skip
         self.strings = StringSweep(cpu, memory, self.shadow)
-        self.port_right = PortRight(cpu, memory, self.paging, self.code)
-        self.step_at = 1 << 32
-        self.stepping = self.meets_port = False
-        self.ports = ports
-        self.filters = PortFilters()
-        self.has_doorbell = True
         self.privileged = PrivilegedRegisters(
             cpu, self.paging, self.shadow, self.queue, self.counters, self.meter, self.delivery,
             self.code, cpuid, msrs,
@@ -170,16 +129,18 @@ class Vcpu:
         self.doorbell = DoorbellPort(
             cpu, memory, self.paging, self.shadow, self.queue, self.counters
         )
-        self.fault_mask = False
-        self.lets_stray = False
+        right = PortRight(cpu, memory, self.paging, self.code)
+        self.ports = PortAccess(
+            cpu, self.counters, self.meter, self.delivery, self.doorbell, right, ports
+        )
         self.spins = self.spin_limit = 0
         self.irq_pending = False
         self.window_wanted = False
         self.instruction_limit = 0xFFFFFFFFFFFFFFFF
         self.deadline = 0xFFFFFFFFFFFFFFFF
         self.stop_reason = 0
-        self.given_up = self.progress = 0xFFFFFFFFFFFFFFFF
-        self.given_up_frame = self.idle_exits = 0
+        self.progress = 0xFFFFFFFFFFFFFFFF
+        self.idle_exits = 0
         self.error = None
         self.after_exit = None
         self.keep = []
@@ -198,8 +159,8 @@ class Vcpu:
         cpu: CpuState = self.cpu
         eip: cython.uint = cpu.eip()
         self.meter.leave_at(cpu.linear(eip))
-        if self.stepping:
-            self.end_step()
+        if self.ports.stepping:
+            self.ports.end_step()
             if number == EXIT_BASE + EXIT_EXCEPTION + DEBUG:
                 return 0
         if self.is_over():
@@ -217,7 +178,7 @@ class Vcpu:
             raise EngineFailure(f"exception {number} reached the guest's IDT at {eip:#010x}")
         code: cython.uint = number - EXIT_BASE
         if code == EXIT_EXCEPTION + PAGE_FAULT_VECTOR:
-            self.page_fault(eip)
+            self.faults.page_fault(eip)
         elif code == EXIT_SWINT:
             self.software_interrupt(eip)
         elif code < EXIT_CR_WRITE:
@@ -269,114 +230,6 @@ class Vcpu:
         """Has the run ended already, although the engine has not returned yet?"""
         return self.stop_reason == STOP_REQUEST or self.stop_reason == STOP_ERROR
 
-    def page_fault(self, eip: cython.uint) -> cython.int:
-        """A fault of the shadow tables: hidden, true, or a store to a page table."""
-        shadow: ShadowMmu = self.shadow
-        address: cython.uint = self.cpu.fault_address()
-        if self.fault_mask and shadow.lets_fault_through(address, self.cpu.error_code()):
-            self.counters.count(BYPASSED_FAULT, shadow.guest_error & ACCESS, eip)
-            self.cpu.set_cr2(address)
-            return self.delivery.deliver(PAGE_FAULT_VECTOR, shadow.guest_error, False, eip)
-        # The guest may have told of the very entry that is missing.
-        told: cython.uint = TOLD if self.queue.drain() else 0
-        outcome: cython.int = shadow.resolve(address, self.cpu.error_code())
-        if outcome == FILLED:
-            self.queue.check_fault_page()
-            access: cython.uint = self.cpu.error_code() & WRITE_BY_USER
-            return self.counters.count(SHADOW_FILL, access | told, eip)
-        if outcome == MADE_EXECUTABLE:
-            return self.counters.count(NX_FETCH, 0, eip)
-        if outcome == MADE_WRITABLE:
-            self.queue.check_fault_page()
-            return self.counters.count(CODE_WRITE, 0, eip)
-        if outcome == GUEST_FAULT:
-            self.counters.count(PAGE_FAULT, shadow.guest_error & ACCESS, eip)
-            if self.fault_mask and shadow.guest_error == 7 and shadow.pages.withheld:
-                shadow.pages.drop_withheld()
-            if self.queue.attached and shadow.guest_error & WRITE_TO_PRESENT == WRITE_TO_PRESENT:
-                # As on a processor, whose faults drop the translation they came from
-                # (SDM vol. 3, section 4.10.4.1).
-                self.queue.publish_fault_page(address)
-            self.cpu.set_cr2(address)
-            return self.delivery.deliver(PAGE_FAULT_VECTOR, shadow.guest_error, False, eip)
-        if outcome == TABLE_WRITE:
-            return self.table_write(eip)
-        if outcome == DEVICE_ACCESS:
-            return self.device_access(eip, address)
-        # A ROM swallows stores.
-        self.counters.count_heavy(MMIO, shadow.target, eip)
-        physical: cython.uint = shadow.target
-        if not self.stores.emulate(eip, physical) and not self.stores.emulate_string(eip, physical):
-            raise Unsupported(
-                f"store to the ROM at {physical:#x} by the instruction at {eip:#010x}"
-            )
-        self.meter.retire()
-        return 0
-
-    def table_write(self, eip: cython.uint) -> cython.int:
-        """A store to a traced page: emulate it and let the shadow follow."""
-        shadow: ShadowMmu = self.shadow
-        physical: cython.uint = shadow.target
-        self.counters.count(PTE_WRITE, (physical >> 12) << 12, eip)
-        if self.lets_stray and shadow.unsync.can_stray(physical >> 12):
-            shadow.unsync.let_stray(physical >> 12)
-            # The store itself is the processor's; the same exit makes it possible.
-            shadow.resolve(self.cpu.fault_address(), self.cpu.error_code())
-            return 0
-        # Code of 16 bits encodes stores in another way.
-        emulated: cython.bint = self.cpu.code_is_wide() and self.stores.emulate(eip, physical)
-        # Some pages cannot be given up: what the processor needs to get here, where the
-        # same store would come back before any instruction has completed.
-        if not emulated and (
-            shadow.is_in_use(physical >> 12)
-            or (self.given_up == self.meter.instructions and self.given_up_frame == physical >> 12)
-        ):
-            emulated = self.stores.emulate_string(eip, physical)
-            if not emulated:
-                raise Unsupported(
-                    f"store to a page table in use at {physical:#x} by the instruction "
-                    f"at {eip:#010x}"
-                )
-        if not emulated:
-            # A page that is written in an unknown way, or swept by a string
-            # instruction, is no page table now: forget that it ever was.
-            shadow.pages.unshadow(physical >> 12)
-            self.given_up = self.meter.instructions
-            self.given_up_frame = physical >> 12
-            return shadow.flush_if_stale()
-        self.meter.retire()
-        shadow.follower.entry_written((physical >> 2) << 2)
-        if ((physical & 3) + self.stores.touched) > 4:
-            shadow.follower.entry_written(((physical >> 2) << 2) + 4)
-        # A guest without a ROM follows up with INVLPG or CR3 where it matters; a ROM
-        # that was promised a shadow in step may skip that.
-        if self.queue.is_served():
-            shadow.flush_if_stale()
-            self.queue.check_fault_page()
-        return 0
-
-    def device_access(self, eip: cython.uint, address: cython.uint) -> cython.int:
-        """An access to the registers of the local APIC, or of a device in memory."""
-        physical: cython.uint = self.shadow.target
-        ring3: cython.bint = self.cpu.cpl() == 3
-        done: cython.bint = self.access.load(eip, physical)
-        # What loads first and then stores faults on the load.
-        if not done and self.paging.translate(address, True, ring3) >= 0:
-            done = self.access.store(eip, physical)
-        if not done:
-            # A form that only the engine knows, which learns of it through a window.
-            self.paging.translate(address, self.cpu.error_code() & WRITE != 0, ring3)
-            self.counters.count(SHADOW_FILL, self.cpu.error_code() & WRITE_BY_USER, eip)
-            return self.shadow.fill(address, self.cpu.error_code() & WRITE != 0, False)
-        self.meter.retire()
-        return self.count_device_access(physical, eip)
-
-    def count_device_access(self, physical: cython.uint, eip: cython.uint) -> cython.int:
-        """Light where the core answers, else heavy."""
-        if self.devices.decodes(physical >> 12) == CORE:
-            return self.counters.count(MMIO, physical, eip)
-        return self.counters.count_heavy(MMIO, physical, eip)
-
     def exception(self, vector: cython.uint, eip: cython.uint):
         """Any guest exception but #PF."""
         self.counters.count(EXCEPTION, vector, eip)
@@ -411,48 +264,21 @@ class Vcpu:
         self.meter.retire()
         return self.cpu.set_eip(eip + at + 2 + self.code.operand_length(at + 2))
 
-    # ---- ports and the doorbell
+    # ---- ports
 
     def port_in(self, port: cython.uint, size: cython.uint) -> cython.uint:
         """IN."""
-        if self.is_over():
-            return 0
-        self.meter.charged_ns += PORT_NS
-        eip: cython.uint = self.cpu.eip()
-        self.check_port_right(port, size, eip)
-        if port == DOORBELL_PORT and size == 4 and self.has_doorbell:
-            self.counters.count(IO, port | (size << 16), eip)
-            return DOORBELL_SIGNATURE
-        if self.filters.answers(port, size, self.meter.now()):
-            self.counters.count(IO, port | (size << 16), eip)
-            return self.filters.value
-        self.counters.count_heavy(IO, port | (size << 16), eip)
-        value = int(self.ports.read(int(port), int(size)))
-        # A 32-bit shift of a C int by 32 would leave nothing.
-        mask: cython.ulonglong = (cython.cast(cython.ulonglong, 1) << (8 * size)) - 1
-        return cython.cast(cython.uint, value & mask)
+        return 0 if self.is_over() else self.ports.read(port, size)
 
     def port_out(self, port: cython.uint, size: cython.uint, value: cython.uint) -> cython.int:
         """OUT."""
-        if self.is_over():
-            return 0
-        self.meter.charged_ns += PORT_NS
-        cpu: CpuState = self.cpu
-        eip: cython.uint = cpu.eip()
-        self.check_port_right(port, size, eip)
-        if port == DOORBELL_PORT and size == 4 and self.has_doorbell:
-            cpu.set_reg(EAX, self.doorbell.ring(value, cpu.reg(ECX), eip))
-            if self.after_exit is not None:
-                self.after_exit()
-            return 0
-        self.counters.count_heavy(IO, port | (size << 16) | WRITE_DIRECTION, eip)
-        self.ports.write(int(port), int(size), int(value))
+        if (
+            not self.is_over()
+            and self.ports.write(port, size, value)
+            and self.after_exit is not None
+        ):
+            self.after_exit()
         return 0
-
-    def check_port_right(self, port: cython.uint, size: cython.uint, eip: cython.uint):
-        """An access without right gets here only from where blocks are not watched: the ROM."""
-        if self.cpu.cpl() and not self.port_right.may_access(port, size):
-            raise Unsupported(f"access to port {port:#x} in ring {self.cpu.cpl()} at {eip:#010x}")
 
     # ---- time and stopping
 
@@ -509,7 +335,7 @@ class Vcpu:
             self.stop_reason = STOP_INTERRUPT
             self.cpu.stop()
         elif kind == PORTS:
-            if address != self.step_at and self.lacks_right():
+            if self.needs_step(address):
                 self.stop_reason = STOP_PORT
                 self.cpu.stop()
         elif kind:
@@ -517,34 +343,10 @@ class Vcpu:
             room = min(room, self.deadline - now)
             self.meter.instructions += self.strings.sweep(kind, room - 1)
 
-    def lacks_right(self) -> cython.bint:
-        """Does this ring need to be allowed each access to a port?"""
+    def needs_step(self, address: cython.uint) -> cython.bint:
+        """Must the run stop before a block that accesses a port?"""
         with cython.gil:
-            return not self.port_right.is_privileged()
-
-    def begin_step(self) -> cython.int:
-        """Before a block that accesses a port: let one instruction pass, or none."""
-        self.meets_port = False
-        eip: cython.uint = self.cpu.eip()
-        if self.port_right.is_privileged():
-            return 0
-        if self.port_right.refuses(eip):
-            self.counters.count(EXCEPTION, GENERAL_PROTECTION, eip)
-            return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
-        self.step_at = self.cpu.linear(eip)
-        flags: cython.uint = self.cpu.eflags()
-        if not flags & TRAP_FLAG:
-            self.stepping = True
-            self.cpu.set_eflags(flags | TRAP_FLAG)
-        return 0
-
-    def end_step(self) -> cython.int:
-        """The step is over, whatever came of it."""
-        self.step_at = NOWHERE
-        if self.stepping:
-            self.stepping = False
-            self.cpu.set_eflags(self.cpu.eflags() & ~TRAP_FLAG)
-        return 0
+            return self.ports.needs_step(address)
 
     def attention(self, address: cython.uint) -> cython.int:
         """The meter wants a closer look; errors end the run."""
@@ -633,13 +435,13 @@ class Vcpu:
         EIP stands at the start of a stretch of code that the instruction is in.
         """
         target = (self.shadow.pages.windows.target(offset >> 12) << 12) | (offset & 0xFFF)
-        self.count_device_access(target, self.cpu.eip())
+        self.faults.count_device_access(target, self.cpu.eip())
         return self.devices.read(target, size)
 
     def mmio_write(self, offset, size, value):
         """A store to a physical address without RAM."""
         target = (self.shadow.pages.windows.target(offset >> 12) << 12) | (offset & 0xFFF)
-        self.count_device_access(target, self.cpu.eip())
+        self.faults.count_device_access(target, self.cpu.eip())
         self.devices.write(target, size, value & LOW_32)
 
 

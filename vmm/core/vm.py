@@ -50,8 +50,8 @@ class Vm:
             for i, state in enumerate(states)
         ]
         for vcpu in self.vcpus:
-            vcpu.fault_mask = policy.fault_mask
-            vcpu.lets_stray = policy.unsync
+            vcpu.faults.fault_mask = policy.fault_mask
+            vcpu.faults.lets_stray = policy.unsync
             vcpu.queue.peers = tuple(other.queue for other in self.vcpus if other is not vcpu)
         self.current = self.vcpus[0]
         self._thread = threading.current_thread()

@@ -1,0 +1,31 @@
+from vmm.core.batch cimport BatchQueue
+from vmm.core.blocks cimport BlockMeter
+from vmm.core.counters cimport Counters
+from vmm.core.cpustate cimport CpuState
+from vmm.core.delivery cimport Delivery
+from vmm.core.deviceaccess cimport DeviceAccess
+from vmm.core.devicememory cimport DeviceMemory
+from vmm.core.paging cimport GuestPaging
+from vmm.core.shadow cimport ShadowMmu
+from vmm.core.stores cimport StoreEmulator
+
+cdef class PageFaults:
+    cdef CpuState cpu
+    cdef GuestPaging paging
+    cdef ShadowMmu shadow
+    cdef BatchQueue queue
+    cdef Counters counters
+    cdef BlockMeter meter
+    cdef Delivery delivery
+    cdef StoreEmulator stores
+    cdef DeviceAccess access
+    cdef DeviceMemory devices
+    cdef public bint fault_mask
+    cdef public bint lets_stray
+    cdef unsigned long long given_up
+    cdef unsigned int given_up_frame
+
+    cdef int page_fault(self, unsigned int eip) except -1
+    cdef int table_write(self, unsigned int eip) except -1
+    cdef int device_access(self, unsigned int eip, unsigned int address) except -1
+    cdef int count_device_access(self, unsigned int physical, unsigned int eip) except -1

@@ -1,0 +1,132 @@
+"""Ports: what answers an access, and who may make it.
+
+A ring without the right to every port is let through its code step by step wherever a
+block accesses one, since the engine never asks (`vmm.core.portright`).
+"""
+
+import cython
+
+from vmi.doorbell import PORT, SIGNATURE
+from vmm.core.blocks import BlockMeter
+from vmm.core.counters import Counters
+from vmm.core.cpustate import CpuState
+from vmm.core.delivery import Delivery
+from vmm.core.doorbell import DoorbellPort
+from vmm.core.errors import Unsupported
+from vmm.core.event import Event
+from vmm.core.portfilters import PortFilters
+from vmm.core.portright import PortRight
+
+IO = cython.declare(cython.uint, Event.IO)
+EXCEPTION = cython.declare(cython.uint, Event.EXCEPTION)
+GENERAL_PROTECTION = cython.declare(cython.uint, 13)
+
+EAX = cython.declare(cython.uint, 0)
+ECX = cython.declare(cython.uint, 1)
+TRAP_FLAG = cython.declare(cython.uint, 0x100)
+# No linear address.
+NOWHERE = cython.declare(cython.ulonglong, 1 << 32)
+
+DOORBELL_PORT = cython.declare(cython.uint, PORT)
+DOORBELL_SIGNATURE = cython.declare(cython.uint, SIGNATURE)
+
+# Virtual time that an access takes on top of its instruction: what a kernel that polls
+# must see pass (measured on a Linux boot that spins on ports and RDTSC).
+PORT_NS = cython.declare(cython.ulonglong, 400)
+
+WRITE_DIRECTION = cython.declare(cython.uint, 0x1000000)
+
+
+@cython.final
+@cython.cclass
+class PortAccess:
+    """Serves the port accesses of one CPU.
+
+    The doorbell's port is the core's where `has_doorbell`; `filters` see reads first, and
+    `bus` (`read(port, size)`, `write(port, size, value)`) has the rest.
+    """
+
+    def __init__(
+        self,
+        cpu: CpuState,
+        counters: Counters,
+        meter: BlockMeter,
+        delivery: Delivery,
+        doorbell: DoorbellPort,
+        right: PortRight,
+        bus,
+    ):
+        self.cpu = cpu
+        self.counters = counters
+        self.meter = meter
+        self.delivery = delivery
+        self.doorbell = doorbell
+        self.right = right
+        self.bus = bus
+        self.filters = PortFilters()
+        self.has_doorbell = True
+        self.step_at = NOWHERE
+        self.stepping = self.met = False
+
+    def read(self, port: cython.uint, size: cython.uint) -> cython.uint:
+        """IN."""
+        self.meter.charged_ns += PORT_NS
+        eip: cython.uint = self.cpu.eip()
+        self.check_right(port, size, eip)
+        if port == DOORBELL_PORT and size == 4 and self.has_doorbell:
+            self.counters.count(IO, port | (size << 16), eip)
+            return DOORBELL_SIGNATURE
+        if self.filters.answers(port, size, self.meter.now()):
+            self.counters.count(IO, port | (size << 16), eip)
+            return self.filters.value
+        self.counters.count_heavy(IO, port | (size << 16), eip)
+        value = int(self.bus.read(int(port), int(size)))
+        # A 32-bit shift of a C int by 32 would leave nothing.
+        mask: cython.ulonglong = (cython.cast(cython.ulonglong, 1) << (8 * size)) - 1
+        return cython.cast(cython.uint, value & mask)
+
+    def write(self, port: cython.uint, size: cython.uint, value: cython.uint) -> cython.bint:
+        """OUT; answers whether it rang the doorbell."""
+        self.meter.charged_ns += PORT_NS
+        cpu: CpuState = self.cpu
+        eip: cython.uint = cpu.eip()
+        self.check_right(port, size, eip)
+        if port == DOORBELL_PORT and size == 4 and self.has_doorbell:
+            cpu.set_reg(EAX, self.doorbell.ring(value, cpu.reg(ECX), eip))
+            return True
+        self.counters.count_heavy(IO, port | (size << 16) | WRITE_DIRECTION, eip)
+        self.bus.write(int(port), int(size), int(value))
+        return False
+
+    def check_right(self, port: cython.uint, size: cython.uint, eip: cython.uint):
+        """An access without right gets here only from where blocks are not watched: the ROM."""
+        if self.cpu.cpl() and not self.right.may_access(port, size):
+            raise Unsupported(f"access to port {port:#x} in ring {self.cpu.cpl()} at {eip:#010x}")
+
+    def needs_step(self, address: cython.uint) -> cython.bint:
+        """Must the run stop before the block at this linear address, which accesses a port?"""
+        return address != self.step_at and not self.right.is_privileged()
+
+    def begin_step(self) -> cython.int:
+        """Before a block that accesses a port: let one instruction pass, or none."""
+        self.met = False
+        eip: cython.uint = self.cpu.eip()
+        if self.right.is_privileged():
+            return 0
+        if self.right.refuses(eip):
+            self.counters.count(EXCEPTION, GENERAL_PROTECTION, eip)
+            return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
+        self.step_at = self.cpu.linear(eip)
+        flags: cython.uint = self.cpu.eflags()
+        if not flags & TRAP_FLAG:
+            self.stepping = True
+            self.cpu.set_eflags(flags | TRAP_FLAG)
+        return 0
+
+    def end_step(self) -> cython.int:
+        """The step is over, whatever came of it."""
+        self.step_at = NOWHERE
+        if self.stepping:
+            self.stepping = False
+            self.cpu.set_eflags(self.cpu.eflags() & ~TRAP_FLAG)
+        return 0
