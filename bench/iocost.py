@@ -1,17 +1,24 @@
 """What one device operation costs: the difference of two runs, over that of their operations."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from bench.costs import Model, Range, estimate_saved
 from bench.record import Counts, Row
 from bench.suites import IO_UNITS
+from vmm.core.event import Reason
+from vmm.core.ledger import ReasonCount
 
 __all__ = ["IoCost", "io_costs"]
 
 
 @dataclass(frozen=True, slots=True)
 class IoCost:
-    """Exits of one operation, `heavy` of them served by a device. `unit` is in `IO_UNITS`."""
+    """Exits of one operation, `heavy` of them served by a device. `unit` is in `IO_UNITS`.
+
+    They are those of a run (`after`) less those of a run with `operations` fewer
+    (`before`), over `operations`.
+    """
 
     unit: str
     policy: str
@@ -20,6 +27,23 @@ class IoCost:
     exits: float
     heavy: float
     instructions: float
+    operations: float
+    before: Mapping[Reason, ReasonCount]
+    after: Mapping[Reason, ReasonCount]
+
+    @property
+    def served_by(self) -> str:
+        """Who does the device's work, in words for a table."""
+        if self.variant != "plain":
+            return self.variant
+        return "plain device" if self.rom == "none" else f"ROM {self.rom}"
+
+    def cost(self, model: Model) -> Range:
+        """Estimated cost of the exits of one operation, in the model's unit.
+
+        The instructions of guest and ROM are not in it.
+        """
+        return estimate_saved(model, self.after, self.before).amount.times(1 / self.operations)
 
 
 def io_costs(rows: Iterable[Row]) -> list[IoCost]:
@@ -45,6 +69,9 @@ def io_costs(rows: Iterable[Row]) -> list[IoCost]:
                             (counts.exits - base.exits) / more,
                             (counts.heavy - base.heavy) / more,
                             (counts.instructions - base.instructions) / more,
+                            more,
+                            base.by_reason,
+                            counts.by_reason,
                         )
                     )
                     break

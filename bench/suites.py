@@ -150,13 +150,15 @@ def linux(
 
 
 IO_UNITS: Mapping[str, str] = {
-    "reads": "4 KiB, a sector a command",
-    "blocks": "4 KiB, 8 sectors a command",
+    "reads": "4 KiB, 8 commands",
+    "blocks": "4 KiB, 1 command",
     "bytes": "console byte",
-    "times": "PIT counter, latched",
+    "times": "time read",
+    "polls": "time polled",
 }
 """Parameters of the guest iostorm, each with the operation that it counts: sectors are read
-from an IDE disk by PIO, bytes go to the serial port."""
+from an IDE disk by PIO, bytes go to the serial port, the time is a counter of the PIT, latched,
+or a ROM's cycle counter, and polled it is the counter as it runs."""
 
 _IO_BASE = 1
 _IO_DISK = bytes(i * 7 + (i >> 9) & 0xFF for i in range(1 << 16))
@@ -165,16 +167,22 @@ _IO_DISK = bytes(i * 7 + (i >> 9) & 0xFF for i in range(1 << 16))
 def io(policies: Sequence[str] = (), *, quick: bool = False) -> list[Point]:
     """One operation of each kind many times, and the same guest with hardly any.
 
-    On a plain machine and on one with all port filters. The difference of two runs,
-    divided by that of their operations, is what one costs (`bench.iocost`).
+    On a plain machine, on one with all port filters, and with the batching ROM, which the
+    guest calls for port accesses and the time. The difference of two runs, divided by that
+    of their operations, is what one costs (`bench.iocost`).
     """
     more = 8 if quick else 64
-    guest, rom = load_guest("iostorm"), load_rom("none")
+    guest, none = load_guest("iostorm"), load_rom("none")
+    machines = [
+        (none, ()),
+        (none, tuple(load_filter(name) for name in shipped_filters())),
+        (load_rom("batching"), ()),
+    ]
     least = dict.fromkeys(IO_UNITS, _IO_BASE)
     loads = [least, *({**least, unit: _IO_BASE + more} for unit in IO_UNITS)]
     points = []
     for policy in _names(policies, [POLICIES[0].name]):
-        for filters in ((), tuple(load_filter(name) for name in shipped_filters())):
+        for rom, filters in machines:
             for load in loads:
                 line = " ".join(f"{unit}={count}" for unit, count in load.items())
                 points.append(

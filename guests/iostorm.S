@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # Parameters: reads=1 and blocks=1 (4 KiB from the disk, a command a sector or one for all), bytes=1 (to
-# the serial port), times=1 (the time read: a counter of the PIT, or a ROM's cycle counter).
+# the serial port), times=1 (the time read: a counter of the PIT, latched, or a ROM's cycle counter),
+# polls=1 (the counter read as it runs).
 #
 # Ports are accessed by the port calls where a ROM offers them, else by the native instructions.  Each operation is what a driver does for it without interrupts: status is polled, and a device that
 # is ready at once is asked once.  Checked are the disk's contents, which are byte n of sector s =
@@ -57,6 +58,8 @@ guest_main:
 	mov %eax, bytes
 	PARAMETER times, 1, MOST
 	mov %eax, times
+	PARAMETER polls, 1, MOST
+	mov %eax, polls
 
 	call find_disk
 	jz 1f
@@ -104,6 +107,12 @@ guest_main:
 	jb 1b
 	cmpl $0, changes
 	EXPECT ne, 3, "time stands still"
+
+	xor %ebx, %ebx
+1:	call poll_counter
+	inc %ebx
+	cmp polls, %ebx
+	jb 1b
 	SAY "iostorm: devices, ok\n"
 	xor %eax, %eax
 	ret
@@ -247,12 +256,20 @@ read_time:				# -> EAX
 	VMI_SITE_END CALL_GetCycleCounter
 	ret
 
+poll_counter:
+	mov $PIT_COUNTER, %edx
+	PORT INB				# low byte, high byte
+	mov $PIT_COUNTER, %edx
+	PORT INB
+	ret
+
 	.data
 	.balign 4
 reads:	.long 0
 blocks:	.long 0
 bytes:	.long 0
 times:	.long 0
+polls:	.long 0
 changes:
 	.long 0
 first_time:

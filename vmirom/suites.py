@@ -1,12 +1,13 @@
 """`vmirom bench batching`, `paging`, `io`, `linux`: suites that keep what they count."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 
 from bench import suites
+from bench.costs import Model, Unit
 from bench.curve import QueueCurve, queue_curves
 from bench.inputs import load_guest, load_initrd, load_rom
 from bench.intervals import mean_interval, ratio_interval, require_scipy
@@ -14,6 +15,7 @@ from bench.iocost import io_costs
 from bench.record import Row
 from bench.tcg import QEMU, QEMU_ENGINE, require_qemu
 from rombuilder.rom import Visibility
+from vmirom.estimates import costs_options
 from vmirom.output import number, percent, plain_table, stdout
 from vmirom.sweeps import Sweep, perform, policies_option, quick_option, sweep_options
 from vmm.core.errors import BadDescription
@@ -153,31 +155,52 @@ def _print_paging(rows: list[Row]) -> None:
     stdout.print(table)
 
 
-@click.command(epilog="Example: vmirom bench io --quick -o results.db")
+@click.command(
+    epilog="Examples: vmirom bench io --quick -o results.db; vmirom bench io --costs nehalem"
+)
 @policies_option
 @quick_option
+@costs_options
 @sweep_options(repetitions=1)
-def io(how: Sweep, policies: tuple[str, ...], *, quick: bool) -> None:
+def io(how: Sweep, policies: tuple[str, ...], models: tuple[Model, ...], *, quick: bool) -> None:
     """Exits of a device operation: 4 KiB from a disk, a byte to the console, a time read.
 
-    On a plain machine, and with port filters, which make exits light.
+    On a plain machine; with port filters, which make exits light; and with the batching ROM,
+    which the guest calls. --costs adds what the exits of one operation cost.
     """
-    perform("io", suites.io(policies, quick=quick), how, _print_io)
+    perform("io", suites.io(policies, quick=quick), how, lambda rows: _print_io(rows, models))
 
 
-def _print_io(rows: list[Row]) -> None:
-    table = plain_table("one operation", "machine", "policy", "exits", "heavy", "instructions")
-    table.columns[1].justify = table.columns[2].justify = "left"
-    for cost in sorted(io_costs(rows), key=lambda cost: list(suites.IO_UNITS).index(cost.unit)):
-        table.add_row(
-            suites.IO_UNITS[cost.unit],
-            cost.variant,
-            cost.policy,
-            f"{cost.exits:,.4g}",
-            f"{cost.heavy:,.4g}",
-            f"{cost.instructions:,.0f}",
+def _print_io(rows: list[Row], models: Sequence[Model]) -> None:
+    costs = io_costs(rows)
+    for policy in dict.fromkeys(cost.policy for cost in costs):
+        stdout.print(f"policy {policy}: exits of one operation", markup=False)
+        table = plain_table(
+            "operation",
+            "served by",
+            "exits",
+            "heavy",
+            "instructions",
+            *(f"{'cycles' if m.unit is Unit.CYCLES else 'ns'}, {m.name}" for m in models),
         )
-    stdout.print(table)
+        table.columns[1].justify = "left"
+        for unit, name in suites.IO_UNITS.items():
+            table.add_section()
+            group = [cost for cost in costs if (cost.unit, cost.policy) == (unit, policy)]
+            for cost in group:
+                table.add_row(
+                    name if cost is group[0] else "",
+                    cost.served_by,
+                    f"{cost.exits:,.4g}",
+                    f"{cost.heavy:,.4g}",
+                    f"{cost.instructions:,.0f}",
+                    *(f"{cost.cost(model).typical:,.0f}" for model in models),
+                )
+        stdout.print(table)
+    for model in models:
+        stdout.print(
+            f"{model.name}: estimated, not measured, exits alone: {model.source}", markup=False
+        )
 
 
 def _first(rows: Iterable[Row]) -> list[Row]:

@@ -37,11 +37,13 @@ class Estimate:
 class Saved:
     """What a run saved against another; negative where it cost more.
 
-    `exits` are all that were saved less all that were added.
+    `exits` are all that were saved less all that were added. `amount` is in the model's
+    unit; `cycles` or `seconds` is none without a clock.
     """
 
     model: Model
     exits: int
+    amount: Range
     cycles: Range | None
     seconds: Range | None
 
@@ -84,6 +86,7 @@ def estimate_saved(model: Model, before: Exits, after: Exits) -> Saved:
     return Saved(
         model,
         sum(row.count for row in before.values()) - sum(row.count for row in after.values()),
+        amount,
         model.in_cycles(amount),
         model.in_seconds(amount),
     )

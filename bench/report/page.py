@@ -47,7 +47,7 @@ def figures_of(
         tell("timeline")
         figures.append(timeline_figure(groups))
     tell("other suites")
-    figures += extra_figures(counted)
+    figures += extra_figures(counted, models)
     found = [figure for figure in figures if figure is not None]
     if not found:
         raise BadDescription(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from bench.costs import model_named
 from bench.history import compare_rows, eras, rows_of
 from bench.iocost import io_costs
 from bench.record import Row
@@ -20,9 +21,11 @@ from bench.suites import IO_UNITS, batching, io
 from bench.sweep import sweep
 from vmirom.main import cli
 from vmm.core.errors import BadDescription
-from vmm.core.event import Reason
+from vmm.core.event import Reason, Weight
 from vmm.core.ledger import ReasonCount
 from vmm.core.outcome import OutcomeKind
+
+NEHALEM = model_named("nehalem")
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +146,8 @@ def test_io_costs() -> None:
     with Results() as results:
         rows = sweep(io(quick=True), results)
     assert all(row.ok for row in rows)
-    costs = {(cost.unit, cost.variant): cost for cost in io_costs(rows)}
-    plain = {unit: costs[unit, "plain"] for unit in IO_UNITS}
+    costs = {(cost.unit, cost.served_by): cost for cost in io_costs(rows)}
+    plain = {unit: costs[unit, "plain device"] for unit in IO_UNITS}
     # 2,048 words of data; a command is count, three of address, drive, command, status.
     assert plain["reads"].exits == 2048 + 8 * 7
     assert plain["blocks"].exits == 2048 + 7
@@ -153,3 +156,10 @@ def test_io_costs() -> None:
     assert all(cost.heavy == cost.exits for cost in plain.values())
     filtered = costs["bytes", "filter lsr+pit"]
     assert (filtered.exits, filtered.heavy) == (2, 1)
+    polled = costs["polls", "filter lsr+pit"]
+    assert (polled.exits, polled.heavy) == (2, 0)
+    assert costs["times", "ROM batching"].exits == 0
+    for cost in costs.values():
+        assert (cost.cost(NEHALEM).typical > 0) == (cost.exits > 0)
+    one = NEHALEM.cost(Reason.IO, Weight.HEAVY)
+    assert plain["bytes"].cost(NEHALEM).typical == pytest.approx(2 * one.typical)

@@ -174,8 +174,8 @@ def test_operations_are_told_apart() -> None:
         (figure,) = figures_of(file.rows())
     assert figure.slug == "io"
     rows = {(row[0], row[1]): row for row in figure.tables[0].rows}
-    plain = [row for (_, variant), row in rows.items() if variant == "plain"]
-    assert len(plain) == 4
+    plain = [row for (_, served_by), row in rows.items() if served_by == "plain device"]
+    assert len(plain) == len(suites.IO_UNITS)
     assert any("filter" in paragraph for paragraph in figure.text)
     assert any("nothing saves anything" in paragraph for paragraph in figure.text)
 
