@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from vmi.address import PAGE_SHIFT
 from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmm.core.bus import PortBus
 from vmm.core.errors import BadDescription
 from vmm.core.memory import GuestMemory
 from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.policy import POLICIES
+from vmm.core.slots import RAM_BACKING, SlotList, lay_out
 from vmm.core.timers import Timers
 from vmm.devices.disk import DiskImage
 from vmm.engine.kvm.biosmemory import BiosMemory
@@ -34,10 +34,10 @@ from vmm.firmware.pcbios import (
 )
 from vmm.firmware.post import ROM_AREA_END, ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
+from vmm.layout import pc_slots
 from vmm.machine import (
     DEFAULT_MAX_INSTRUCTIONS,
     GDT,
-    VGA_HOLE,
     MachineDescription,
     check_memory,
     open_disk,
@@ -119,8 +119,9 @@ class KvmMachine:
         about = self.description
         self.clock = HostClock()
         self.ram = guest_ram(about.memory)
-        self.memory = GuestMemory(self.ram)
-        self.memory.set_hole(VGA_HOLE[0] >> PAGE_SHIFT, (VGA_HOLE[1] - VGA_HOLE[0]) >> PAGE_SHIFT)
+        self.memory = GuestMemory(
+            self.ram, SlotList(pc_slots(about.memory), lay_out([(RAM_BACKING, about.memory)]))
+        )
         ports = PortBus()
         if plan is None:
             self._bios = BiosMemory(about.guest, self.memory, self._remap)

@@ -1,14 +1,14 @@
 """A machine put together from a plain description."""
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from vmi.address import PAGE_SHIFT, PAGE_SIZE, GuestPhysical
+from vmi.address import PAGE_SIZE, GuestPhysical
 from vmi.apstate import ApState
 from vmi.clock import Wiring
 from vmi.header import VMI_DEVICE, VMI_VENDOR
@@ -29,6 +29,7 @@ from vmm.core.portfilters import PortFilters
 from vmm.core.processor import Activity, Processor
 from vmm.core.registerfile import RegisterFile
 from vmm.core.runloop import RunLoop
+from vmm.core.slots import RAM_BACKING, MemorySlot, SlotList, lay_out
 from vmm.core.stop import Stop
 from vmm.core.timers import Timers
 from vmm.core.vcpu import Vcpu
@@ -45,6 +46,7 @@ from vmm.firmware.guest import plan_guest
 from vmm.firmware.mptable import mp_tables
 from vmm.firmware.post import ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
+from vmm.layout import pc_slots
 from vmm.pc import Pc
 from vmm.plugging import PluggedDevices
 from vmm.ram import guest_ram
@@ -56,7 +58,6 @@ __all__ = [
     "DEFAULT_MAX_INSTRUCTIONS",
     "DEFAULT_MEMORY",
     "GDT",
-    "VGA_HOLE",
     "Machine",
     "MachineDescription",
     "Run",
@@ -72,8 +73,6 @@ DEFAULT_MAX_INSTRUCTIONS = 20_000_000_000
 _POOL_PAGES = 2048
 GDT = GuestPhysical(0x1000)
 """Where the first descriptors lie."""
-VGA_HOLE = (0xA0000, 0xC0000)
-"""No RAM from the first address to the second."""
 _RESERVED_FLAGS = 2
 _CASCADE = 2
 
@@ -84,7 +83,8 @@ class MachineDescription:
 
     `guest` is a Multiboot image, a Linux bzImage or a vmlinux, the latter two with
     an `initrd`; `rom` a VMI ROM image or none, `memory` is in bytes, `rom_address`
-    where firmware puts the ROM. `disk` is an image for the first IDE drive; what the
+    where firmware puts the ROM. `backings` are names and sizes, in bytes, of memory that the guest
+    sees only where `set_memory` shows it. `disk` is an image for the first IDE drive; what the
     guest writes to it is forgotten, unless `disk_writes` says otherwise. The run is cut into phases
     where the console first prints one of `marks`. `filters` see the reads of their ports
     before the devices do; `devices` are plugged in besides those of every PC.
@@ -103,6 +103,7 @@ class MachineDescription:
     disk: Path | None = None
     disk_writes: Writes = Writes.OVERLAY
     memory: int = DEFAULT_MEMORY
+    backings: tuple[tuple[str, int], ...] = ()
     policy: Policy = POLICIES[0]
     rom_address: GuestPhysical = ROM_AREA_START
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS
@@ -178,10 +179,8 @@ class Machine:
         if about.rom is not None:
             check_vmi_rom(about.rom)
         self._phases = PhaseRecorder(about.marks)
-        self.ram = guest_ram(about.memory)
+        self._lay_out()
         self._pool = mmap.mmap(-1, _POOL_PAGES * PAGE_SIZE)
-        self.memory = GuestMemory(self.ram)
-        self.memory.set_hole(VGA_HOLE[0] >> PAGE_SHIFT, (VGA_HOLE[1] - VGA_HOLE[0]) >> PAGE_SHIFT)
         ports, memory_bus = PortBus(), MemoryBus()
         self._make_vm(ports)
         has_apics = about.apic or about.cpus > 1
@@ -218,6 +217,18 @@ class Machine:
                     vcpu.meter.watch_rom(rom.address, rom.address + rom.size)
         self._start(plan)
         self._make_processors()
+
+    def _lay_out(self) -> None:
+        """All backings in one buffer, the RAM first, and of that what a PC shows."""
+        about = self.description
+        backings = lay_out([(RAM_BACKING, about.memory), *about.backings])
+        size = sum(backing.size for backing in backings)
+        if size > MOST_MEMORY:
+            raise BadDescription(
+                f"backings of {size} bytes with the memory: expected at most {MOST_MEMORY}"
+            )
+        self.ram = guest_ram(size)
+        self.memory = GuestMemory(self.ram, SlotList(pc_slots(about.memory), backings))
 
     def _open_disk(self) -> DiskImage | None:
         self._disk = open_disk(self.description)
@@ -431,6 +442,15 @@ class Machine:
 
     def _deliver(self, interrupt: ApicMessage) -> None:
         self.bus.deliver(interrupt)
+
+    def set_memory(self, slots: Iterable[MemorySlot]) -> None:
+        """Replace the list of memory slots as a whole, before the guest's next instruction.
+
+        From any thread. Raises `BadSlots`, with nothing changed, for a list that cannot be;
+        see `Vm.set_memory`.
+        """
+        checked = self.vm.check_memory(slots)
+        self.vm.post(lambda: self.vm.replace_memory(checked))
 
     def so_far(self) -> SoFar:
         """How far the run is."""

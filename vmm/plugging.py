@@ -116,10 +116,8 @@ class PluggedDevices:
         where = f"memory {addresses.start:#x}-{addresses.stop - 1:#x}"
         if addresses.start & PAGE_MASK or addresses.stop & PAGE_MASK:
             raise ValueError(f"{where}: expected whole pages")
-        frames = self._memory.frames_view()[
-            addresses.start >> PAGE_SHIFT : addresses.stop >> PAGE_SHIFT
-        ]
-        if any(frame & 1 for frame in frames):
+        first, count = addresses.start >> PAGE_SHIFT, len(addresses) >> PAGE_SHIFT
+        if any(self._memory.kinds(first, count)):
             raise ValueError(f"{where} overlaps the guest's RAM, {self._memory.size:#x} bytes")
         if _APIC_PAGE in addresses:
             raise ValueError(f"{where} overlaps the local APIC's at {_APIC_PAGE:#x}")

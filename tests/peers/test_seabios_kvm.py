@@ -49,5 +49,5 @@ def test_it_runs_our_option_rom() -> None:
     assert machine.ram[ROM_AREA + 8 : ROM_AREA + 12] == b"cVmi"
     assert 0 < kept <= len(rom)
     assert run.ledger.by_reason
-    frames = machine.memory.frames_view()
+    frames = machine.memory.kinds(0, 1024)
     assert all(frames[frame] == PROTECTED for frame in range(0xC0, (ROM_AREA + kept) >> 12))

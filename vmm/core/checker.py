@@ -13,7 +13,7 @@ in the middle of the ROM's code, is no place to check.
 
 from typing import Any
 
-from vmi.address import PAGE_SHIFT, PAGE_SIZE
+from vmi.address import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from vmi.queue import HeaderField, RecordKind
 from vmm.core.errors import EngineFailure
 from vmm.core.vcpu import Vcpu
@@ -73,6 +73,7 @@ class ShadowChecker:
         return page if 0 <= page < pages else None
 
     def _queued_entries(self) -> set[int]:
+        """Where in the host's buffer the entries are that records in a queue are about."""
         own = self._vcpu.queue
         memory = self._vcpu.memory
         found: set[int] = set()
@@ -81,7 +82,11 @@ class ShadowChecker:
                 header, capacity = queue.location()
                 count = min(memory.read32(header + HeaderField.COUNT), capacity)
                 words = (memory.read32(header + HeaderField.RECORDS + 4 * i) for i in range(count))
-                found |= {word & ~3 for word in words if word & 3 == RecordKind.ENTRY}
+                found |= {
+                    (memory.host(word >> PAGE_SHIFT) << PAGE_SHIFT) | (word & PAGE_MASK & ~3)
+                    for word in words
+                    if word & 3 == RecordKind.ENTRY
+                }
         return found
 
     def _check_table(self, state: Snapshot, page: int, queued: set[int]) -> None:
@@ -92,12 +97,8 @@ class ShadowChecker:
             entry = state["entries"][512 * page + index]
             if not entry & _PRESENT:
                 continue
-            if wide:
-                address = (frame << 12) + 8 * index
-                guest = memory.read64(address)
-            else:
-                address = (frame << 12) + 4 * (512 * part + index)
-                guest = memory.read32(address)
+            address = (frame << 12) + (8 * index if wide else 4 * (512 * part + index))
+            guest = int.from_bytes(memory.host_bytes(address, 8 if wide else 4), "little")
             if address in queued:
                 continue
             self.entries += 1
@@ -106,11 +107,12 @@ class ShadowChecker:
             if not guest & _PRESENT and state["announced"][frame]:
                 self.unannounced += 1
                 continue
-            if self._allows_more(entry, guest) or self._differs(entry, guest & _GUEST_FRAME):
+            target = (guest & _GUEST_FRAME) >> PAGE_SHIFT
+            if self._allows_more(entry, guest) or self._differs(entry, target):
                 raise EngineFailure(
                     f"shadow entry {entry:#x} stands for {guest:#x} at {address:#x}"
                 )
-            self._check_rights(state, entry)
+            self._check_rights(state, entry, target)
 
     def _allows_more(self, entry: int, guest: int) -> bool:
         """Does the entry grant a right that the guest's does not?
@@ -129,13 +131,15 @@ class ShadowChecker:
             or (self._vcpu.paging.no_execute and guest & _NO_EXECUTE and not entry & _NO_EXECUTE)
         )
 
-    def _differs(self, entry: int, address: int) -> bool:
-        """Does the entry lead elsewhere? Frames without RAM lead to windows of the engine."""
-        return self._is_ram(address >> PAGE_SHIFT) and entry & _FRAME != address
+    def _differs(self, entry: int, frame: int) -> bool:
+        """Does the entry lead elsewhere than to a guest's frame?
 
-    def _is_ram(self, frame: int) -> bool:
+        Frames without RAM lead to windows of the engine.
+        """
         memory = self._vcpu.memory
-        return frame < memory.frame_count and bool(memory.frames_view()[frame] & 1)
+        if frame >= memory.frame_count or not memory.is_ram(frame):
+            return False
+        return bool((entry & _FRAME) >> PAGE_SHIFT != memory.host(frame))
 
     def _check_direct(self, state: Snapshot, page: int) -> None:
         first = 512 * state["frame_of"][page]
@@ -143,15 +147,17 @@ class ShadowChecker:
             entry = state["entries"][512 * page + index]
             if entry & _PRESENT:
                 self.entries += 1
-                if self._differs(entry, (first + index) << 12):
+                if self._differs(entry, first + index):
                     raise EngineFailure(
                         f"shadow entry {entry:#x} stands for frame {first + index:#x}"
                     )
-                self._check_rights(state, entry)
+                self._check_rights(state, entry, first + index)
 
-    def _check_rights(self, state: Snapshot, entry: int) -> None:
+    def _check_rights(self, state: Snapshot, entry: int, guest: int) -> None:
+        """`guest` is the number of the guest's frame, the entry has the host's."""
         frame = (entry & _FRAME) >> PAGE_SHIFT
-        if not self._is_ram(frame):
+        memory = self._vcpu.memory
+        if frame >= memory.host_count:
             windows = self._vcpu.shadow.pages.windows
             first, end = windows.address, windows.address + windows.used * PAGE_SIZE
             if not first <= entry & _FRAME < end and (
@@ -166,5 +172,7 @@ class ShadowChecker:
         told = state["announced"][frame] or state["out_of_step"][frame]
         if not told and (any(tables) or any(directories)):
             raise EngineFailure(f"traced frame {frame:#x} is writable by shadow entry {entry:#x}")
-        if self._vcpu.memory.frames_view()[frame] & 2:
-            raise EngineFailure(f"protected frame {frame:#x} is writable by entry {entry:#x}")
+        if memory.is_protected(guest):
+            raise EngineFailure(f"protected frame {guest:#x} is writable by entry {entry:#x}")
+        if memory.log.is_clean(frame):
+            raise EngineFailure(f"clean frame {guest:#x} is writable by entry {entry:#x}")

@@ -135,7 +135,7 @@ class Delivery:
         for i in range(2):
             address: cython.uint = (self.cpu.base(SS) + ((sp + i) & 0xFFFF)) & LOW_32
             self.memory.write8(address, (value >> (8 * i)) & 0xFF)
-            if self.shadow.is_traced(address >> 12):
+            if self.shadow.is_traced(self.memory.host(address >> 12)):
                 self.shadow.follower.entry_written((address >> 2) << 2)
         return 0
 
@@ -246,7 +246,7 @@ class Delivery:
         for i in range(words):
             physical: cython.uint = self.places[i]
             self.memory.write32(physical, self.stack[i])
-            if self.shadow.is_traced(physical >> 12):
+            if self.shadow.is_traced(self.memory.host(physical >> 12)):
                 self.shadow.follower.entry_written(physical)
 
         cpu.load_segment(CS, (selector & 0xFFFC) | ring, code_low, code_high)

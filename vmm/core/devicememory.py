@@ -4,12 +4,11 @@ The local APIC's registers are each CPU's own; the core answers there, which mak
 light exit. All else is a device's, on the memory bus, and the exit heavy.
 """
 
-from array import array
-
 import cython
 
 from vmm.core.bus import MemoryBus
 from vmm.core.localapic import LocalApic
+from vmm.core.memory import GuestMemory
 
 # What decodes() answers.
 NOBODY = cython.declare(cython.uint, 0)
@@ -24,10 +23,10 @@ PAGE_OFFSET = cython.declare(cython.uint, 0xFFF)
 class DeviceMemory:
     """Loads and stores outside RAM, by guest-physical address; nobody home reads as all ones."""
 
-    def __init__(self):
+    def __init__(self, memory: GuestMemory):
+        self.memory = memory
         self.apic = None
         self.bus = MemoryBus()
-        self.frames = array("I")
 
     def set_apic(self, apic: LocalApic):
         """Give the CPU a local APIC that its guest can see."""
@@ -36,17 +35,13 @@ class DeviceMemory:
     def connect(self, bus):
         """The devices of the machine, all registered by now."""
         self.bus = bus
-        self.frames = array("I", sorted(bus.frames()))
+        self.memory.know_devices(bus.frames())
 
     def decodes(self, frame: cython.uint) -> cython.uint:
         """Who answers in this page frame?"""
-        i: cython.Py_ssize_t
         if self.apic is not None and self.apic.is_at(frame << 12):
             return CORE
-        for i in range(len(self.frames)):
-            if self.frames[i] == frame:
-                return DEVICE
-        return NOBODY
+        return DEVICE if self.memory.is_device(frame) else NOBODY
 
     def read(self, address: cython.uint, size: cython.uint) -> cython.uint:
         """A load of 1, 2 or 4 bytes that lie in one page."""

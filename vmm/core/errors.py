@@ -2,6 +2,7 @@
 
 __all__ = [
     "BadDescription",
+    "BadSlots",
     "DeviceFailure",
     "EngineFailure",
     "GuestError",
@@ -20,6 +21,10 @@ class VmmError(Exception):
 
 class BadDescription(VmmError, ValueError):
     """A machine description or an image that cannot be used; the user's to mend."""
+
+
+class BadSlots(BadDescription):
+    """A list of memory slots that cannot be; the text names the slots."""
 
 
 class EngineFailure(VmmError):

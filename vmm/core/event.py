@@ -38,6 +38,8 @@ class Reason(StrEnum):
     INTERRUPT_WINDOW = "interrupt_window"
     """A device interrupt had to wait until the guest could take it."""
     DR_ACCESS = "dr_access"
+    DIRTY_LOG = "dirty_log"
+    """The first store to a page of a memory slot that logs them, since the log was taken."""
     OTHER = "other"
     """RDTSC, WBINVD and what else a policy may intercept."""
 
@@ -89,6 +91,9 @@ class Event(IntEnum):
     """PAUSE on a machine with several CPUs: who spins long enough loses its turn."""
     CURTAIN = 25
     """A load of CR3 with the value in VT-x's CR3-target list: the ROM lowers the curtain."""
+    DIRTY_LOG = 26
+    """A store that only the log of a memory slot had to see: one that would have faulted
+    all the same counts as what it is otherwise."""
 
 
 REASON_OF: dict[Event, Reason] = {
@@ -118,5 +123,6 @@ REASON_OF: dict[Event, Reason] = {
     Event.CODE_WRITE: Reason.OTHER,
     Event.PAUSE: Reason.OTHER,
     Event.CURTAIN: Reason.CR_WRITE,
+    Event.DIRTY_LOG: Reason.DIRTY_LOG,
 }
 """The reason under which an event counts where the policy makes it an exit."""

@@ -15,6 +15,7 @@ NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
 FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
 # A leaf whose guest entry is not present (faultmask.py).
 NOT_THERE = cython.declare(cython.ulonglong, 0x400)
+NO_HOST = cython.declare(cython.uint, 0xFFFFFFFF)
 # Bits 12-51 of a guest's 64-bit entry.
 GUEST_FRAME = cython.declare(cython.ulonglong, 0xFFFFFFFFFF000)
 
@@ -31,8 +32,8 @@ class Follower:
 
     def copy_of(self, entry: cython.uint) -> cython.uint:
         """Where the shadow's copy of the guest's leaf entry at `entry` is; 0 if it has none."""
-        frame: cython.uint = entry >> 12
-        if not self.memory.is_ram(frame):
+        frame: cython.uint = self.memory.host(entry >> 12)
+        if frame == NO_HOST:
             return 0
         index: cython.uint
         half: cython.uint = 0
@@ -47,15 +48,15 @@ class Follower:
     def guest_entry(
         self, frame: cython.uint, half: cython.uint, index: cython.uint
     ) -> cython.ulonglong:
-        """An entry of a guest's table, by its place in the shadow."""
+        """An entry of the guest's table in a frame of the host, by its place in the shadow."""
         if self.paging.pae():
-            return self.memory.read64((frame << 12) + 8 * index)
-        return self.memory.read32((frame << 12) + 4 * (512 * half + index))
+            return self.memory.host64((frame << 12) + 8 * index)
+        return self.memory.host32((frame << 12) + 4 * (512 * half + index))
 
     def entry_written(self, address: cython.uint) -> cython.int:
         """Follow a store to the guest page-table entry at this physical address."""
-        frame: cython.uint = address >> 12
-        if not self.memory.is_ram(frame):
+        frame: cython.uint = self.memory.host(address >> 12)
+        if frame == NO_HOST:
             return 0
         pages: ShadowPages = self.pages
         page: cython.uint
@@ -81,21 +82,22 @@ class Follower:
         """Carry a guest's leaf entry to its place in the shadow."""
         pages: ShadowPages = self.pages
         old: cython.ulonglong = pages.entries[location]
-        frame: cython.ulonglong = (entry & GUEST_FRAME) >> 12
+        guest: cython.ulonglong = (entry & GUEST_FRAME) >> 12
         # Only what was accessed before is worth having ready.
         if (
             not entry & PRESENT
             or not entry & ACCESSED
-            or frame >= self.memory.frame_count
-            or not self.memory.is_ram(cython.cast(cython.uint, frame))
+            or guest >= self.memory.frame_count
+            or not self.memory.is_ram(cython.cast(cython.uint, guest))
         ):
             pages.drop_leaf(location)
             pages.entries[location] = 0 if entry & PRESENT else NOT_THERE
             return 0
+        frame: cython.uint = self.memory.host(cython.cast(cython.uint, guest))
         same: cython.bint = (old & PRESENT) != 0 and (old & FRAME_MASK) >> 12 == frame
         forbidden: cython.bint = self.paging.no_execute and entry >> 63
         new: cython.ulonglong = pages.leaf(
-            cython.cast(cython.uint, frame),
+            cython.cast(cython.uint, guest),
             (entry & USER) != 0,
             (entry & WRITABLE) != 0 and (entry & DIRTY) != 0,
             same and not old & NO_EXECUTE and not forbidden,

@@ -25,6 +25,7 @@ MMIO = cython.declare(cython.uint, Event.MMIO)
 CODE_WRITE = cython.declare(cython.uint, Event.CODE_WRITE)
 NX_FETCH = cython.declare(cython.uint, Event.NX_FETCH)
 BYPASSED_FAULT = cython.declare(cython.uint, Event.BYPASSED_FAULT)
+DIRTY_LOG = cython.declare(cython.uint, Event.DIRTY_LOG)
 
 # What ShadowMmu.resolve() answers.
 FILLED = cython.declare(cython.int, 0)
@@ -33,6 +34,7 @@ GUEST_FAULT = cython.declare(cython.int, 2)
 TABLE_WRITE = cython.declare(cython.int, 3)
 MADE_WRITABLE = cython.declare(cython.int, 5)
 DEVICE_ACCESS = cython.declare(cython.int, 6)
+LOGGED = cython.declare(cython.int, 7)
 
 # What DeviceMemory.decodes() answers.
 CORE = cython.declare(cython.uint, 1)
@@ -100,6 +102,9 @@ class PageFaults:
             return self.counters.count(SHADOW_FILL, access | told, eip)
         if outcome == MADE_EXECUTABLE:
             return self.counters.count(NX_FETCH, 0, eip)
+        if outcome == LOGGED:
+            self.queue.check_fault_page()
+            return self.counters.count(DIRTY_LOG, (shadow.target >> 12) << 12, eip)
         if outcome == MADE_WRITABLE:
             self.queue.check_fault_page()
             return self.counters.count(CODE_WRITE, 0, eip)
@@ -131,9 +136,10 @@ class PageFaults:
         """A store to a traced page: emulate it and let the shadow follow."""
         shadow: ShadowMmu = self.shadow
         physical: cython.uint = shadow.target
+        frame: cython.uint = shadow.memory.host(physical >> 12)
         self.counters.count(PTE_WRITE, (physical >> 12) << 12, eip)
-        if self.lets_stray and shadow.unsync.can_stray(physical >> 12):
-            shadow.unsync.let_stray(physical >> 12)
+        if self.lets_stray and shadow.unsync.can_stray(frame):
+            shadow.unsync.let_stray(frame)
             # The store itself is the processor's; the same exit makes it possible.
             shadow.resolve(self.cpu.fault_address(), self.cpu.error_code())
             return 0
@@ -142,8 +148,8 @@ class PageFaults:
         # Some pages cannot be given up: what the processor needs to get here, where the
         # same store would come back before any instruction has completed.
         if not emulated and (
-            shadow.is_in_use(physical >> 12)
-            or (self.given_up == self.meter.instructions and self.given_up_frame == physical >> 12)
+            shadow.is_in_use(frame)
+            or (self.given_up == self.meter.instructions and self.given_up_frame == frame)
         ):
             emulated = self.stores.emulate_string(eip, physical)
             if not emulated:
@@ -154,9 +160,9 @@ class PageFaults:
         if not emulated:
             # A page that is written in an unknown way, or swept by a string
             # instruction, is no page table now: forget that it ever was.
-            shadow.pages.unshadow(physical >> 12)
+            shadow.pages.unshadow(frame)
             self.given_up = self.meter.instructions
-            self.given_up_frame = physical >> 12
+            self.given_up_frame = frame
             return shadow.flush_if_stale()
         self.meter.retire()
         shadow.follower.entry_written((physical >> 2) << 2)

@@ -79,6 +79,7 @@ INTERCEPTS: dict[str, frozenset[Event]] = {
 _ALWAYS = frozenset(
     {
         Event.CPUID,
+        Event.DIRTY_LOG,
         Event.DR_ACCESS,
         Event.HLT,
         Event.HYPERCALL,

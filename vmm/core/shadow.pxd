@@ -57,5 +57,7 @@ cdef class ShadowMmu:
     cdef int drop_translation(self, unsigned int address, unsigned int entry) except -1
     cdef bint has_translation(self, unsigned int address, unsigned int entry) noexcept
     cdef bint lets_fault_through(self, unsigned int address, unsigned int error) noexcept
-    cdef int announce(self, unsigned int frame) except -1
-    cdef int release(self, unsigned int frame) except -1
+    cdef unsigned int host_of(self, unsigned long long entry) noexcept
+    cdef int log_write(self, unsigned int address, unsigned int frame, bint fetch) except -1
+    cdef int announce(self, unsigned int guest) except -1
+    cdef int release(self, unsigned int guest) except -1

@@ -7,6 +7,9 @@ table is *traced*: mapped read-only in the shadow, so that each store to it exit
 and the shadow can follow - unless the guest *announced* the page through the ROM
 and promised to tell of every store. If it fails to tell, the shadow goes stale
 and the guest breaks. That is the contract, and nothing here knows better.
+
+A page's number is the guest's in the guest's tables and the host's in the shadow and
+everything that is kept by page (`GuestMemory.host` leads from the one to the other).
 """
 
 from array import array
@@ -49,11 +52,13 @@ TABLE_WRITE = cython.declare(cython.int, 3)
 ROM_WRITE = cython.declare(cython.int, 4)
 CODE_WRITE = cython.declare(cython.int, 5)
 DEVICE_ACCESS = cython.declare(cython.int, 6)
+LOGGED = cython.declare(cython.int, 7)
 
 # Links are made ahead of need only while so many shadow pages are free.
 AHEAD_RESERVE = cython.declare(cython.uint, 64)
 ROOTS = cython.declare(cython.uint, 64)
 NO_KEY = cython.declare(cython.uint, 0xFFFFFFFF)
+NO_HOST = cython.declare(cython.uint, 0xFFFFFFFF)
 
 
 @cython.final
@@ -95,7 +100,7 @@ class ShadowMmu:
         self.guest_error = self.target = 0
         self.moved = self.strolled = False
         self.resets = 0
-        self.devices = DeviceMemory()
+        self.devices = DeviceMemory(memory)
 
     # ---- roots
 
@@ -183,7 +188,7 @@ class ShadowMmu:
             pointer: cython.ulonglong = self.paging.pointer(i)
             if link & PRESENT and (
                 not pointer & PRESENT
-                or self.pages.frame_of[self.pages.page_index(link)] != (pointer & GUEST_FRAME) >> 12
+                or self.pages.frame_of[self.pages.page_index(link)] != self.host_of(pointer)
             ):
                 self.pages.drop_link(4 * self.current + i)
         return 0
@@ -202,7 +207,7 @@ class ShadowMmu:
             page = self.pages.identity_directory(quarter)
             self.pages.store_link(location, self.pages.link_to(page))
             return page
-        frame: cython.uint = self.paging.pde_address >> 12
+        frame: cython.uint = self.memory.host(self.paging.pde_address >> 12)
         part: cython.uint = 0 if self.paging.pae() else quarter
         is_new: cython.bint = not self.pages.directory_of[4 * frame + part]
         page = self.pages.directory(frame, part)
@@ -220,8 +225,8 @@ class ShadowMmu:
                 continue
             paging.pde_address = 0
             paging.walk(quarter << 30)
-            frame: cython.uint = paging.pde_address >> 12
-            if frame and self.memory.is_ram(frame) and self.pages.announced[frame]:
+            frame: cython.uint = self.memory.host(paging.pde_address >> 12)
+            if paging.pde_address >> 12 and frame != NO_HOST and self.pages.announced[frame]:
                 if self.pages.free_count < AHEAD_RESERVE:
                     return 0
                 self.directory(quarter)
@@ -247,8 +252,8 @@ class ShadowMmu:
                 if pages.direct_of[paging.physical >> 21]:
                     self.link(address, False)
                 continue
-            frame = paging.pte_address >> 12
-            if self.memory.is_ram(frame) and (
+            frame = self.memory.host(paging.pte_address >> 12)
+            if frame != NO_HOST and (
                 pages.announced[frame] or pages.table_of[2 * frame] or pages.table_of[2 * frame + 1]
             ):
                 if pages.free_count < AHEAD_RESERVE:
@@ -272,21 +277,29 @@ class ShadowMmu:
         paging: GuestPaging = self.paging
         if not paging.enabled():
             return False
-        return frame == paging.pde_address >> 12 or (
-            not paging.large and frame == paging.pte_address >> 12
+        return frame == self.memory.host(paging.pde_address >> 12) or (
+            not paging.large and frame == self.memory.host(paging.pte_address >> 12)
         )
 
-    def announce(self, frame: cython.uint) -> cython.int:
-        """The guest will tell of every store to this page-table page."""
-        if not self.memory.is_ram(frame):
+    def host_of(self, entry: cython.ulonglong) -> cython.uint:
+        """The host's number of the frame that a guest's entry names; NO_HOST where no memory is."""
+        if entry & GUEST_FRAME > FRAME_MASK:
+            return NO_HOST
+        return self.memory.host(cython.cast(cython.uint, (entry & GUEST_FRAME) >> 12))
+
+    def announce(self, guest: cython.uint) -> cython.int:
+        """The guest will tell of every store to this page-table page of its own."""
+        frame: cython.uint = self.memory.host(guest)
+        if frame == NO_HOST:
             return 0
         self.pages.unshadow(frame)
         self.pages.announced[frame] = 1
         return 0
 
-    def release(self, frame: cython.uint) -> cython.int:
-        """The page is no page table any more."""
-        if not self.memory.is_ram(frame):
+    def release(self, guest: cython.uint) -> cython.int:
+        """A page of the guest's is no page table any more."""
+        frame: cython.uint = self.memory.host(guest)
+        if frame == NO_HOST:
             return 0
         self.pages.unshadow(frame)
         self.pages.announced[frame] = 0
@@ -299,23 +312,23 @@ class ShadowMmu:
             return
         quarter: cython.uint
         if not paging.pae():
-            self.adopt_directory(paging.cr3 >> 12)
+            self.adopt_directory(self.memory.host(paging.cr3 >> 12))
             return
         for quarter in range(4):
             if paging.pointer(quarter) & PRESENT:
-                self.adopt_directory((paging.pointer(quarter) & GUEST_FRAME) >> 12)
+                self.adopt_directory(self.host_of(paging.pointer(quarter)))
 
     def adopt_directory(self, frame):
         """Announce a directory and the tables it names."""
-        if frame >= self.memory.frame_count or not self.memory.is_ram(frame):
+        if frame == NO_HOST:
             return
         self.pages.announced[frame] = 1
         wide = bool(self.paging.pae())
         for index in range(512 if wide else 1024):
             address = (frame << 12) + index * (8 if wide else 4)
-            entry = self.memory.read64(address) if wide else self.memory.read32(address)
-            table = (entry & GUEST_FRAME) >> 12
-            if entry & PRESENT and not entry & LARGE and table < self.memory.frame_count:
+            entry = self.memory.host64(address) if wide else self.memory.host32(address)
+            table = self.host_of(entry)
+            if entry & PRESENT and not entry & LARGE and table != NO_HOST:
                 self.pages.announced[table] = 1
 
     # ---- single translations
@@ -357,7 +370,7 @@ class ShadowMmu:
 
         Answers FILLED, MADE_EXECUTABLE, CODE_WRITE, GUEST_FAULT (with `guest_error`), or,
         with the guest-physical address in `target`, TABLE_WRITE, ROM_WRITE or
-        DEVICE_ACCESS.
+        DEVICE_ACCESS; LOGGED for a store that was let through once somebody had noted it.
         """
         if self.pages.running_out():
             self.reset()
@@ -372,7 +385,8 @@ class ShadowMmu:
             if fetch and paging.no_execute and paging.pae():
                 self.guest_error |= ERROR_FETCH
             return GUEST_FAULT
-        frame: cython.uint = paging.physical >> 12
+        guest: cython.uint = paging.physical >> 12
+        frame: cython.uint = self.memory.host(guest)
         self.target = paging.physical
         if write:
             if self.pages.code is not None and self.pages.code.is_code(frame):
@@ -384,9 +398,11 @@ class ShadowMmu:
                 return CODE_WRITE if mapped else FILLED
             if self.is_traced(frame):
                 return TABLE_WRITE
-            if self.memory.is_protected(frame):
+            if self.memory.is_protected(guest):
                 return ROM_WRITE
-        if not fetch and not self.memory.is_ram(frame) and self.devices.decodes(frame):
+            if frame != NO_HOST and self.memory.log.clean[frame]:
+                return self.log_write(address, frame, fetch)
+        if not fetch and frame == NO_HOST and self.devices.decodes(guest):
             return DEVICE_ACCESS
         return self.fill(address, write, fetch)
 
@@ -395,11 +411,21 @@ class ShadowMmu:
         location: cython.uint = self.location(address)
         return location != 0 and (self.pages.entries[location] & PRESENT) != 0
 
+    def log_write(self, address: cython.uint, frame: cython.uint, fetch: cython.bint) -> cython.int:
+        """The first store to a page of a slot that logs them: from now on it needs no exit.
+
+        FILLED where it would have faulted all the same.
+        """
+        mapped: cython.bint = not self.paging.marked and self.is_mapped(address)
+        self.memory.log.written(frame)
+        self.fill(address, True, fetch)
+        return LOGGED if mapped else FILLED
+
     def code_written(self, address: cython.uint, frame: cython.uint) -> cython.int:
         """The store to `address` that faulted is to a frame with code: to its own, perhaps."""
         by_itself: cython.bint = False
         if self.paging.walk(self.cpu.linear(self.cpu.eip())):
-            by_itself = self.paging.physical >> 12 == frame
+            by_itself = self.memory.host(self.paging.physical >> 12) == frame
         self.pages.code_written(frame, by_itself)
         # The latest walk must be the store's again.
         self.paging.walk(address)
@@ -409,7 +435,8 @@ class ShadowMmu:
         """Give the processor the translation that the latest walk found."""
         paging: GuestPaging = self.paging
         pages: ShadowPages = self.pages
-        frame: cython.uint = paging.physical >> 12
+        guest: cython.uint = paging.physical >> 12
+        frame: cython.uint = self.memory.host(guest)
         # With CR0.WP clear ring 0 may write where ring 3 may only read: such an
         # entry is writable and ring 0's alone until ring 3 faults on it.
         override: cython.bint = write and not paging.writable
@@ -421,10 +448,10 @@ class ShadowMmu:
         execute: cython.bint = paging.executable and (fetch or (same and not old & NO_EXECUTE))
         new: cython.ulonglong
         if paging.large:
-            new = pages.leaf(frame, True, True, execute)
+            new = pages.leaf(guest, True, True, execute)
         else:
             new = pages.leaf(
-                frame,
+                guest,
                 (paging.pte & USER) != 0 and not (override and not paging.pte & WRITABLE),
                 override or (paging.pte & WRITABLE and paging.pte & DIRTY) != 0,
                 execute,
@@ -474,7 +501,7 @@ class ShadowMmu:
     def table(self, address: cython.uint) -> cython.uint:
         """The table page of the latest walk; a new one starts with what was accessed before."""
         half: cython.uint = 0 if self.paging.pae() else (address >> 21) & 1
-        frame: cython.uint = cython.cast(cython.uint, (self.paging.pde & GUEST_FRAME) >> 12)
+        frame: cython.uint = self.host_of(self.paging.pde)
         page: cython.uint = self.pages.table_of[2 * frame + half]
         if page:
             return page

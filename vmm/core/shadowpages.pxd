@@ -54,7 +54,7 @@ cdef class ShadowPages:
     cdef int trace(self, unsigned int frame) except -1
     cdef unsigned int page_index(self, unsigned long long entry) noexcept
     cdef unsigned long long link_to(self, unsigned int page) noexcept
-    cdef unsigned long long leaf(self, unsigned int frame, bint user, bint writable, bint execute) except? 0
+    cdef unsigned long long leaf(self, unsigned int guest, bint user, bint writable, bint execute) except? 0
     cdef int store_leaf(self, unsigned int location, unsigned long long entry) except -1
     cdef int drop_leaf(self, unsigned int location) except -1
     cdef unsigned long long mark(self, unsigned long long guest, unsigned long long entry) noexcept

@@ -11,6 +11,9 @@ of its guest frame, each link on the list of parents of its page, and `tlb_stale
 set when an entry lost a right that a TLB may still grant - `links_stale` as well if
 that entry was a link, and so stands for more than one page.
 
+Frames are the host's numbers here, as in the entries themselves: a page that the guest has at two
+places is one page, traced at both. `leaf` and `direct` alone are told of the guest's.
+
 All CPUs of a machine run on the same pages, one of them at a time. The one that runs
 flushes its TLB on the spot; the others are told, and flush before they run on.
 """
@@ -37,6 +40,10 @@ ALL_ONES = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 # Ring 3 has less here than the guest grants it.
 WITHHELD = cython.declare(cython.ulonglong, 0x200)
 WITHHELD_MASK = cython.declare(cython.uint, 63)
+
+# Bits of what GuestMemory.entry() answers.
+RAM = cython.declare(cython.uint, 1)
+PROTECTED = cython.declare(cython.uint, 2)
 
 # Kinds of shadow pages.
 FREE = cython.declare(cython.uint, 0)
@@ -75,14 +82,14 @@ class ShadowPages:
         self.roots_each = min(ROOTS_EACH, 128 // len(cpus))
         self.windows = windows
         # With one CPU its engine sees every store to code.
-        self.code = CodePages(memory.frame_count, len(cpus)) if len(cpus) > 1 else None
+        self.code = CodePages(memory.host_count, len(cpus)) if len(cpus) > 1 else None
         self.generation = 0
         self.mode = 0
         self.entries = memoryview(pool).cast("B").cast("Q")
         self.pool_address = pool_address
         self.page_count = len(pool) >> 12
         pages = self.page_count
-        frames = self.memory.frame_count
+        frames = self.memory.host_count
         self.free_pages = array("I", bytes(4 * pages))
         self.kind = array("I", bytes(4 * pages))
         self.frame_of = array("I", bytes(4 * pages))
@@ -129,11 +136,11 @@ class ShadowPages:
         self.kind[VOID_PAGE] = FIXED
         for i in range(512 * ROOTS_PAGE, 512 * ROOTS_PAGE + 512):
             self.entries[i] = 0
-        for i in range(self.memory.frame_count):
+        for i in range(self.memory.host_count):
             self.table_of[2 * i] = 0
             self.table_of[2 * i + 1] = 0
             self.mappings[i] = 0
-        for i in range(4 * self.memory.frame_count):
+        for i in range(4 * self.memory.host_count):
             self.directory_of[i] = 0
         for i in range(REGIONS):
             self.direct_of[i] = 0
@@ -197,7 +204,7 @@ class ShadowPages:
 
     def is_traced(self, frame: cython.uint) -> cython.bint:
         """Must stores to this frame exit?"""
-        if frame >= self.memory.frame_count or self.announced[frame] or self.out_of_step[frame]:
+        if frame >= self.memory.host_count or self.announced[frame] or self.out_of_step[frame]:
             return False
         directories: cython.uint = 4 * frame
         return (
@@ -215,6 +222,17 @@ class ShadowPages:
             return 0
         self.make_read_only(frame)
         return self.flush_if_stale()
+
+    def catch_writes(self, frames):
+        """Have the next store to each of these frames exit; every CPU's TLB follows."""
+        for frame in frames:
+            self.make_read_only(frame)
+        self.flush_if_stale()
+
+    def forget_promises(self, frames):
+        """Frames have come to lie elsewhere: what a guest announced, it announced by address."""
+        for frame in frames:
+            self.announced[frame] = 0
 
     def make_read_only(self, frame: cython.uint) -> cython.int:
         """Take the write permission from every mapping of a frame."""
@@ -252,20 +270,22 @@ class ShadowPages:
         return (self.pool_address + 4096 * page) | PRESENT
 
     def leaf(
-        self, frame: cython.uint, user: cython.bint, writable: cython.bint, execute: cython.bint
+        self, guest: cython.uint, user: cython.bint, writable: cython.bint, execute: cython.bint
     ) -> cython.ulonglong:
-        """A leaf entry; never writable where stores must be seen."""
+        """A leaf entry for a frame of the guest's; never writable where stores must be seen."""
         entry: cython.ulonglong = PRESENT | ACCESSED_DIRTY
         if user:
             entry |= USER
-        if not self.memory.is_ram(frame):
+        known: cython.uint = self.memory.entry(guest)
+        frame: cython.uint = known >> 12
+        if not known & RAM:
             if execute:
                 return entry | (self.pool_address + 4096 * VOID_PAGE)
             if self.windows.full():
                 self.close_windows()
             if writable:
                 entry |= WRITABLE
-            return entry | self.windows.find(frame) | NO_EXECUTE
+            return entry | self.windows.find(guest) | NO_EXECUTE
         entry |= cython.cast(cython.ulonglong, frame) << 12
         if self.code is not None:
             if execute and not self.code.is_watched(frame):
@@ -273,7 +293,12 @@ class ShadowPages:
                 self.make_read_only(frame)
             if self.code.is_code(frame):
                 writable = False
-        if writable and not self.is_traced(frame) and not self.memory.is_protected(frame):
+        if (
+            writable
+            and not known & PROTECTED
+            and not self.memory.log.clean[frame]
+            and not self.is_traced(frame)
+        ):
             entry |= WRITABLE
         if execute:
             # The engine may have translated it ever since.
@@ -294,7 +319,7 @@ class ShadowPages:
                 self.tlb_stale = True
         self.entries[location] = entry
         self.count_withheld(location, old, entry)
-        if not old & PRESENT and self.memory.is_ram(frame):
+        if not old & PRESENT and frame < self.memory.host_count:
             self.links.add(self.mappings, frame, location)
         return 0
 
@@ -303,7 +328,7 @@ class ShadowPages:
         old: cython.ulonglong = self.entries[location]
         if old & PRESENT:
             frame: cython.uint = cython.cast(cython.uint, (old & FRAME_MASK) >> 12)
-            if self.memory.is_ram(frame):
+            if frame < self.memory.host_count:
                 self.links.remove(self.mappings, frame, location)
             self.entries[location] = 0
             self.count_withheld(location, old, 0)
@@ -442,7 +467,7 @@ class ShadowPages:
         return page
 
     def direct(self, region: cython.uint) -> cython.uint:
-        """The shadow of 2 MiB of physical memory that large pages map."""
+        """The shadow of 2 MiB of guest-physical memory that large pages map."""
         page: cython.uint = self.direct_of[region]
         if not page:
             page = self.allocate(DIRECT, region, 0)
@@ -456,7 +481,7 @@ class ShadowPages:
     def unshadow(self, frame: cython.uint) -> cython.int:
         """Drop everything derived from a frame's contents."""
         i: cython.uint
-        if frame >= self.memory.frame_count:
+        if frame >= self.memory.host_count:
             return 0
         for i in range(2):
             if self.table_of[2 * frame + i]:
@@ -476,7 +501,7 @@ class ShadowPages:
                     frame: cython.uint = cython.cast(
                         cython.uint, (self.entries[i] & FRAME_MASK) >> 12
                     )
-                    if self.entries[i] & PRESENT and not self.memory.is_ram(frame):
+                    if self.entries[i] & PRESENT and frame >= self.memory.host_count:
                         self.drop_leaf(i)
         return self.windows.forget()
 

@@ -135,7 +135,7 @@ class StringSweep:
             + ((address >> 12) & 511)
         ]
         frame: cython.uint = cython.cast(cython.uint, (entry & FRAME_MASK) >> 12)
-        if (entry & wanted) != wanted or not self.memory.is_ram(frame):
+        if (entry & wanted) != wanted or frame >= self.memory.host_count:
             return -1
         if write and self.pages.translated[frame]:
             if self.others:

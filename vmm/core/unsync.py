@@ -82,7 +82,7 @@ class OutOfStep:
         paging.walk(address)
         if paging.large or not paging.pde & PRESENT:
             return 0
-        frame: cython.uint = paging.pte_address >> 12
-        if self.memory.is_ram(frame) and self.pages.out_of_step[frame]:
+        frame: cython.uint = self.memory.host(paging.pte_address >> 12)
+        if frame < self.memory.host_count and self.pages.out_of_step[frame]:
             self.follower.entry_written(paging.pte_address)
         return 0

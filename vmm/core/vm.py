@@ -1,17 +1,19 @@
 """What the virtual CPUs of one machine share."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from mmap import mmap
 from queue import SimpleQueue
 
+from vmi.address import PAGE_SHIFT
 from vmm.core.binding import EngineBinding
 from vmm.core.bus import PortBus
 from vmm.core.cpustate import CpuState
-from vmm.core.errors import VcpuThreadError
+from vmm.core.errors import BadSlots, VcpuThreadError
 from vmm.core.memory import GuestMemory
 from vmm.core.policy import Policy
 from vmm.core.shadowpages import ShadowPages
+from vmm.core.slots import MemorySlot, SlotList, changed_frames
 from vmm.core.vcpu import Vcpu
 from vmm.core.windows import Windows
 
@@ -85,6 +87,56 @@ class Vm:
         """Carry out what was posted, in order."""
         while not self._posted.empty():
             self._posted.get()()
+
+    # ---- memory
+
+    def set_memory(self, slots: Iterable[MemorySlot]) -> None:
+        """Replace the list of memory slots as a whole, at once.
+
+        In the thread of the CPUs, while none of them runs; every CPU sees the old list
+        before and the new one afterwards. What no slot shows keeps its bytes. Raises
+        `BadSlots`, with nothing changed, for slots that are not whole pages, overlap,
+        reach beyond their backing or 4 GiB, or cover a local APIC's registers.
+        """
+        self.check_thread("set_memory")
+        self.replace_memory(self.check_memory(slots))
+
+    def check_memory(self, slots: Iterable[MemorySlot]) -> SlotList:
+        """The list, if `set_memory` would take it; from any thread."""
+        checked = SlotList(slots, self.memory.slots.backings.values())
+        for vcpu in self.vcpus:
+            apic = vcpu.devices.apic
+            slot = None if apic is None else checked.find(int(apic.base))
+            if slot is not None:
+                raise BadSlots(f"slot {slot}: covers the local APIC's registers at {apic.base:#x}")
+        return checked
+
+    def replace_memory(self, slots: SlotList) -> None:
+        """The same with a list that was checked: what the run loop does between instructions."""
+        # What was queued is about memory as it was.
+        self.current.queue.drain()
+        for frames in changed_frames(self.memory.slots, slots):
+            self.pages.forget_promises(frames)
+        self.memory.replace(slots)
+        for vcpu in self.vcpus:
+            vcpu.meter.forget()
+        # As kvm_mmu_zap_all does: whatever the shadow knows may be somewhere else now.
+        self.current.shadow.reset()
+
+    def dirty_log(self, slot: MemorySlot) -> bytes:
+        """Which pages of a slot that logs them were written, since this was asked last.
+
+        Bit i of byte j is page 8 * j + i of the slot, as KVM_GET_DIRTY_LOG has it. What is told
+        is cleared, in one step as far as any CPU can see. In the thread of the CPUs, while none
+        of them runs. Raises `BadSlots` for a slot that is not there, or does not log.
+        """
+        self.check_thread("dirty_log")
+        pages, first = self.memory.log.take(slot)
+        bitmap = bytearray(-(-(slot.size >> PAGE_SHIFT) // 8))
+        for page in pages:
+            bitmap[page >> 3] |= 1 << (page & 7)
+        self.pages.catch_writes([first + page for page in pages])
+        return bytes(bitmap)
 
     # ---- time and turns
 

@@ -18,7 +18,6 @@ __all__ = ["BiosMemory"]
 _TOP = 1 << 32
 _LOW_END = 0x100000
 _LOW_SIZE = 0x20000
-_HOLE, _RAM, _PROTECTED_RAM = 0, 1, 3
 
 
 class BiosMemory:
@@ -37,15 +36,10 @@ class BiosMemory:
         self._on_change()
 
     def _set_frames(self) -> None:
-        frames = self._memory.frames_view()
         for segment in self.bridge.segments():
-            kind = _HOLE
-            if segment.reads_ram:
-                kind = _RAM if segment.writes_ram else _PROTECTED_RAM
-            for frame in range(
-                segment.address >> PAGE_SHIFT, (segment.address + segment.size) >> PAGE_SHIFT
-            ):
-                frames[frame] = kind
+            first, count = segment.address >> PAGE_SHIFT, segment.size >> PAGE_SHIFT
+            self._memory.set_hole(first, count, hole=not segment.reads_ram)
+            self._memory.set_protected(first, count, protected=not segment.writes_ram)
 
     def slots(self) -> list[Slot]:
         """The image, wherever it shows now."""

@@ -24,7 +24,7 @@ from vmm.engine.kvm.device import Kvm, KvmVm
 from vmm.engine.kvm.doorbell import KvmDoorbell
 from vmm.engine.kvm.hostlimits import check_paging
 from vmm.engine.kvm.place import PortPlaces
-from vmm.engine.kvm.slots import Slot, SlotTable, slots_of_frames
+from vmm.engine.kvm.slots import Slot, SlotTable, slots_of
 from vmm.engine.kvm.uapi import (
     Exit,
     Ioctl,
@@ -120,9 +120,8 @@ class KvmProcessor:
     # ---- memory
 
     def remap(self) -> None:
-        """Make the slots what the frames of the memory say, with what was added."""
-        frames = self._memory.frames_view()
-        self._slots.replace([*slots_of_frames(frames, self._ram, self._traced), *self._extra])
+        """Make the slots what the memory says, with what was added."""
+        self._slots.replace([*slots_of(self._memory, self._ram, self._traced), *self._extra])
 
     def add_slots(self, slots: Iterable[Slot]) -> None:
         """Memory besides the guest's RAM, from the next `remap` on; replaces what there was."""

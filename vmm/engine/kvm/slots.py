@@ -13,13 +13,11 @@ from mmap import mmap
 
 from vmi.address import PAGE_SHIFT, PAGE_SIZE
 from vmm.core.errors import BadDescription
+from vmm.core.memory import GuestMemory
 from vmm.engine.kvm.device import KvmRefused, KvmVm
 from vmm.engine.kvm.uapi import Capability, Ioctl, MemoryRegion, SlotFlag
 
-__all__ = ["Slot", "SlotTable", "slots_of_frames"]
-
-_RAM = 1
-_PROTECTED = 2
+__all__ = ["Slot", "SlotTable", "slots_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,24 +127,24 @@ class SlotTable:
         self._vm.ioctl_buffer(Ioctl.SET_USER_MEMORY_REGION, bytearray(region))
 
 
-def slots_of_frames(
-    frames: Sequence[int], memory: mmap, readonly: Iterable[int] = ()
-) -> list[Slot]:
-    """The fewest slots for page frames as `GuestMemory` has them.
+def slots_of(memory: GuestMemory, buffer: mmap, readonly: Iterable[int] = ()) -> list[Slot]:
+    """The fewest slots for what the guest's memory shows of its buffer.
 
-    `frames` says of each what it is (bit 0 RAM, bit 1 write-protected); frames named in
-    `readonly` are write-protected as well.
+    Frames of the guest named in `readonly` are write-protected as well.
     """
-    kinds = bytearray(frames)
-    for frame in readonly:
-        if frame < len(kinds):
-            kinds[frame] |= _PROTECTED
+    traced = set(readonly)
     slots = []
-    start = 0
-    for kind, run in itertools.groupby(kinds):
-        count = sum(1 for _ in run)
-        if kind & _RAM:
-            at = start << PAGE_SHIFT
-            slots.append(Slot(at, count << PAGE_SHIFT, memory, at, bool(kind & _PROTECTED)))
-        start += count
+    for first, count, host, protected in memory.runs():
+        frames = range(first, first + count)
+        for split, run in itertools.groupby(frames, traced.__contains__):
+            start, *rest = run
+            slots.append(
+                Slot(
+                    start << PAGE_SHIFT,
+                    (1 + len(rest)) << PAGE_SHIFT,
+                    buffer,
+                    (host + start - first) << PAGE_SHIFT,
+                    bool(protected or split),
+                )
+            )
     return slots

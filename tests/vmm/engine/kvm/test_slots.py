@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from vmm.core.errors import BadDescription
+from vmm.core.memory import GuestMemory
 from vmm.engine.kvm.device import KvmRefused
-from vmm.engine.kvm.slots import Slot, slots_of_frames
+from vmm.engine.kvm.slots import Slot, slots_of
 from vmm.engine.kvm.uapi import Exit, Ioctl
 
 PAGE = 4096
@@ -102,10 +103,12 @@ def test_what_the_kernel_refuses_half_way_is_undone(
 
 
 @pytest.mark.no_kvm
-def test_slots_of_frames() -> None:
+def test_slots_of_the_guests_memory() -> None:
     memory = mmap.mmap(-1, 8 * PAGE)
-    frames = bytes([1, 1, 0, 3, 3, 1, 1, 1])
-    assert slots_of_frames(frames, memory, readonly=[6, 99]) == [
+    guest = GuestMemory(memory)
+    guest.set_hole(2, 1, hole=True)
+    guest.set_protected(3, 2, protected=True)
+    assert slots_of(guest, memory, readonly=[6, 99]) == [
         Slot(0, 2 * PAGE, memory, 0),
         Slot(3 * PAGE, 2 * PAGE, memory, 3 * PAGE, readonly=True),
         Slot(5 * PAGE, PAGE, memory, 5 * PAGE),
