@@ -6,35 +6,36 @@ rule is broken: by a mistake in the ROM, or by a rule taken out of the core.
 
 from __future__ import annotations
 
-import json
-import os
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rombuilder.rom import Rom, Visibility, build_rom
+from romrules import (
+    ENDINGS,
+    ROM_ADDRESS,
+    Mistake,
+    Scenario,
+    calls,
+    not_noticed,
+    rings,
+    with_symbols,
+)
 from vmi.doorbell import Doorbell
-from vmm.core.event import Reason
 from vmm.core.outcome import OutcomeKind
 from vmm.machine import Machine, MachineDescription, Run
 
 if TYPE_CHECKING:
     from conftest import MakeGuest, TinyGuest
 
-ROOT = Path(__file__).parents[2]
-WORKER = Path(__file__).with_name("core") / "visibility_worker.py"
-LOAD, TRAMPOLINE, ROM_ADDRESS = 0x100000, 0x8000, 0xC0000
-STALE = 0x51
+LOAD, TRAMPOLINE = 0x100000, 0x8000
 
 # PAGE1 and PAGE2 hold 1 and 2. V is mapped to PAGE1 by ENTRY; in the other directory, which
 # shares all tables but the first, by OTHER_ENTRY.
-PRELUDE = """
+PRELUDE = f"""
 	.set V, 0x200000
 	.set ENTRY, TABLE + 0x800
 	.set PAGE1, 0x201000
@@ -46,37 +47,9 @@ PRELUDE = """
 	.set APIC_ENTRY, TABLE + 0x814
 	.set TURN, 0x206000
 	.set AGAIN, TURN + 4
-	.set READ_ONLY, OPEN & ~2
-	.set HERE, UPDATE_PT | UPDATE_CURRENT_AS
 	.set VECTOR, 0x40
 
-	.macro VMI function
-	mov $ROM_\\function, %esi
-	call *%esi
-	.endm
-
-	.macro SET_PXE value, entry, flags
-	mov $\\value, %eax
-	mov $\\entry, %edx
-	mov $\\flags, %ecx
-	VMI several_SetPxE
-	.endm
-
-	.macro INVALIDATE address
-	mov $\\address, %eax
-	VMI queue_InvalPage
-	.endm
-
-	.macro SWITCH directory
-	mov $\\directory, %eax
-	VMI several_SetCR3
-	.endm
-
-	.macro FIND content, address
-	cmpl $\\content, \\address
-	jne stale
-	.endm
-
+{calls("several")}
 	.macro RUNS_ON directory
 	VMI several_GetCR3
 	cmp $\\directory, %eax
@@ -98,10 +71,7 @@ PRELUDE = """
 	movl $\\command, APIC + 0x300
 	.endm
 
-stale:
-	FINISH STALE
-passed:
-	FINISH 0
+{ENDINGS}
 rest:
 	hlt
 	jmp rest
@@ -123,19 +93,9 @@ start:
 	VMI vmi_init
 	test %eax, %eax
 	jnz stale
-	push $0
-	xor %eax, %eax
-	xor %edx, %edx
-	mov $1024, %ecx
-	VMI several_SetLinearMapping
-	add $4, %esp
+	LINEAR
 	SWITCH OTHER_DIRECTORY			# so that its tables are adopted as well
-	push $0
-	xor %eax, %eax
-	xor %edx, %edx
-	mov $1024, %ecx
-	VMI several_SetLinearMapping
-	add $4, %esp
+	LINEAR
 	SWITCH DIRECTORY
 	SET_PXE PAGE1 | OPEN, ENTRY, HERE | V
 	INVALIDATE V
@@ -162,26 +122,6 @@ ap_start:
 	AWAIT 1
 	jmp second
 """
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A change of the ROM's source that breaks a rule."""
-
-    source: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A guest, and what breaks it: mistakes in the ROM, rules of the core."""
-
-    source: str
-    mistakes: tuple[Mistake, ...] = ()
-    rules: tuple[str, ...] = ()
-    handlers: dict[int, str] = field(default_factory=dict)
-    ends: int = STALE
 
 
 SAYS_IT_TO_ITSELF = Mistake(
@@ -377,11 +317,8 @@ second:
 }
 
 
-def with_symbols(rom: Rom, scenario: Scenario) -> str:
-    """The guest's source, which knows where this ROM's functions are."""
-    symbols = {f"ROM_{name}": ROM_ADDRESS + offset for name, offset in rom.symbols.items()}
-    lines = "".join(f"\t.set {name}, {value:#x}\n" for name, value in symbols.items())
-    return f"{lines}\t.set STALE, {STALE:#x}\n{PRELUDE}{scenario.source}"
+def source_of(rom: Rom, scenario: Scenario) -> str:
+    return with_symbols(rom, PRELUDE + scenario.source)
 
 
 def trampoline(guest: TinyGuest) -> bytes:
@@ -409,7 +346,7 @@ RunScenario = Callable[..., Run]
 @pytest.fixture
 def run_scenario(tiny_guest: MakeGuest) -> RunScenario:
     def run(scenario: Scenario, rom: Rom, **about: object) -> Run:
-        guest = tiny_guest(with_symbols(rom, scenario), handlers=scenario.handlers)
+        guest = tiny_guest(source_of(rom, scenario), handlers=scenario.handlers)
         machine = Machine(
             MachineDescription(
                 guest.data,
@@ -425,11 +362,6 @@ def run_scenario(tiny_guest: MakeGuest) -> RunScenario:
         return machine.run()
 
     return run
-
-
-def ending(scenario: Scenario) -> str:
-    """The outcome of a scenario whose rule is broken."""
-    return f"failed: the guest's check {scenario.ends} failed"
 
 
 @pytest.mark.parametrize("visibility", list(Visibility))
@@ -459,42 +391,17 @@ def test_a_mistake_in_the_rom_is_noticed(
 ) -> None:
     scenario = SCENARIOS[name]
     run = run_scenario(scenario, altered_rom(mistake.source, mistake.old, mistake.new))
-    assert str(run.outcome) == ending(scenario)
+    assert str(run.outcome) == scenario.ending
 
 
 def test_a_rule_taken_out_of_the_core_is_noticed(tiny_guest: MakeGuest, tmp_path: Path) -> None:
-    """All in one process, which is the interpreted core's: it takes time to start."""
     rom = build_rom()
-    (tmp_path / "rom").write_bytes(rom.data)
-    jobs: list[dict[str, str]] = []
-    expected: list[str] = []
-    for number, (name, scenario) in enumerate(SCENARIOS.items()):
-        guest = tiny_guest(with_symbols(rom, scenario), handlers=scenario.handlers)
-        image, start = tmp_path / str(number), tmp_path / f"{number}.start"
-        image.write_bytes(guest.data)
-        start.write_bytes(trampoline(guest))
-        for rule in scenario.rules:
-            files = {"guest": str(image), "rom": str(tmp_path / "rom"), "trampoline": str(start)}
-            jobs.append(files | {"rule": rule})
-            expected.append(f"{name}, unless {rule}: {ending(scenario)}")
-    answer = subprocess.run(
-        [sys.executable, str(WORKER)],
-        input=json.dumps(jobs),
-        env={**os.environ, "PYTHONPATH": str(ROOT), "VMIROM_INTERPRETED": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = [
-        f"{wanted.rpartition(': failed: ')[0]}: {outcome}"
-        for wanted, outcome in zip(expected, json.loads(answer.stdout), strict=True)
-    ]
-    assert [line for line, due in zip(found, expected, strict=True) if line != due] == []
 
+    def files(scenario: Scenario) -> dict[str, bytes]:
+        guest = tiny_guest(source_of(rom, scenario), handlers=scenario.handlers)
+        return {"guest": guest.data, "trampoline": trampoline(guest)}
 
-def rings(run: Run, function: Doorbell) -> int:
-    places = [place for place in run.ledger.places if place.reason is Reason.HYPERCALL]
-    return sum(place.count for place in places if place.detail == function.name)
+    assert not_noticed(tmp_path, rom, SCENARIOS, files) == []
 
 
 def test_a_shootdown_costs_its_receiver_no_ring(run_scenario: RunScenario) -> None:

@@ -4,10 +4,6 @@ A small guest whose kernel runs in the upper quarter of the linear space calls t
 passes with our ROM and ends as STALE once a rule is broken, in the ROM or in the core.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,60 +11,34 @@ from typing import Any
 import pytest
 
 from rombuilder.rom import Rom, build_rom
+from romrules import ENDINGS, STALE, Scenario, calls, not_noticed, rings, with_symbols
 from vmi.doorbell import Doorbell
 from vmm.core.event import Reason
 from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import policy_named
 from vmm.machine import Run
 
-WORKER = Path(__file__).with_name("visibility_worker.py")
-ROOT = WORKER.parents[3]
 POLICY = "vtx-shadow"
-HIGH, ROM_ADDRESS, STALE = 0xC0000000, 0xC0000, 0x51
+HIGH = 0xC0000000
+NO_PROGRESS = "unsupported: 100000 exits without an instruction completed"
 
 # PAGE1 and PAGE2 hold 1 and 2. V is a page of ring 3, mapped by ENTRY. The kernel reaches all
 # memory from HIGH up, through a table of its own.
-PRELUDE = """
+PRELUDE = f"""
 	.set V, 0x200000
 	.set ENTRY, TABLE + 0x800
 	.set PAGE1, 0x201000
 	.set PAGE2, 0x202000
 	.set HIGH_TABLE, 0x208000
-	.set READ_ONLY, OPEN & ~2
 	.set CLEAN, OPEN & ~0x40
-	.set HERE, UPDATE_PT | UPDATE_CURRENT_AS
 
-	.macro VMI function
-	mov $ROM_\\function, %esi
-	call *%esi
-	.endm
-
-	.macro SET_PXE value, entry, flags
-	mov $\\value, %eax
-	mov $HIGH + \\entry, %edx
-	mov $\\flags, %ecx
-	VMI queue_SetPxE
-	.endm
-
-	.macro INVALIDATE address
-	mov $\\address, %eax
-	VMI queue_InvalPage
-	.endm
-
-	.macro FIND content, address
-	cmpl $\\content, \\address
-	jne stale
-	.endm
-
+{calls(entries="HIGH")}
 	.macro SEND_TO_USER entry
 	INVALIDATE V
 	USER_MODE \\entry
 	.endm
 
-stale:
-	FINISH STALE
-passed:
-	FINISH 0
+{ENDINGS}
 high_gdt:
 	.word 6 * 8 - 1
 	.long HIGH + GDT
@@ -118,12 +88,7 @@ upper:
 	VMI vmi_init
 	test %eax, %eax
 	jnz stale
-	push $0
-	xor %eax, %eax
-	mov $HIGH, %edx
-	mov $1024, %ecx
-	VMI queue_SetLinearMapping
-	add $4, %esp
+	LINEAR HIGH
 """
 FAULTED = {14: "fault", 0x80: "passed", 0x81: "stale"}
 
@@ -209,20 +174,17 @@ UNABLE = ("queue_data.S", "QUEUE_ABLE_CURTAIN | ", "")
 MISTAKES = {"filled": (FILLED, UNSEEN), "upgraded": (UPGRADED, UNSEEN)} | {
     "invalidated above": (INVALIDATED_ABOVE, EVERYWHERE)
 }
-RULES = {
-    "a lowered curtain hides": INVALIDATED,
-    "a drain lifts the curtain": FILLED,
-    "what is withheld is marked": WITHHELD,
+SCENARIOS = {
+    "invalidated": Scenario(INVALIDATED, (), ("a lowered curtain hides",)),
+    "filled": Scenario(FILLED, (), ("a drain lifts the curtain",), ends=NO_PROGRESS),
+    "withheld": Scenario(WITHHELD, (), ("what is withheld is marked",)),
 }
 SOURCES = [FILLED, UPGRADED, INVALIDATED, INVALIDATED_ABOVE, WITHHELD]
 NAMES = ["filled", "upgraded", "invalidated", "invalidated above", "withheld"]
 
 
-def with_symbols(rom: Rom, source: str) -> str:
-    symbols = {f"ROM_{name}": HIGH + ROM_ADDRESS + at for name, at in rom.symbols.items()}
-    symbols.update(HIGH=HIGH, STALE=STALE)
-    lines = "".join(f"\t.set {name}, {value:#x}\n" for name, value in symbols.items())
-    return lines + PRELUDE + source
+def source_of(rom: Rom, source: str) -> str:
+    return f"\t.set HIGH, {HIGH:#x}\n" + with_symbols(rom, PRELUDE + source, HIGH)
 
 
 def handlers(source: str) -> dict[int, str]:
@@ -241,7 +203,7 @@ RunSource = Callable[..., Run]
 def run_source(run_guest: Callable[..., Run]) -> RunSource:
     def run(source: str, rom: Rom, **about: Any) -> Run:
         return run_guest(
-            with_symbols(rom, source),
+            source_of(rom, source),
             passes=False,
             handlers=handlers(source),
             rom=rom.data,
@@ -250,11 +212,6 @@ def run_source(run_guest: Callable[..., Run]) -> RunSource:
         )
 
     return run
-
-
-def rung(run: Run, function: Doorbell) -> int:
-    places = [place for place in run.ledger.places if place.reason is Reason.HYPERCALL]
-    return sum(place.count for place in places if place.detail == function.name)
 
 
 @pytest.mark.parametrize("check", [False, True])
@@ -275,7 +232,7 @@ def test_a_fault_of_ring_3_costs_one_exit(run_source: RunSource, source: str) ->
 
 def test_behind_the_curtain_nothing_is_left_to_invalidate(run_source: RunSource) -> None:
     run = run_source(INVALIDATED, build_rom())
-    assert rung(run, Doorbell.INVALIDATE_PAGE) == 0
+    assert rings(run, Doorbell.INVALIDATE_PAGE) == 0
     assert run.ledger.engine_events["curtain"] == 2
 
 
@@ -302,30 +259,9 @@ def test_a_rule_taken_out_of_the_core_is_noticed(
     tiny_guest: Callable[..., Any], tmp_path: Path
 ) -> None:
     rom = build_rom()
-    (tmp_path / "rom").write_bytes(rom.data)
-    jobs = []
-    for number, (rule, source) in enumerate(RULES.items()):
-        guest = tmp_path / str(number)
-        guest.write_bytes(tiny_guest(with_symbols(rom, source), handlers=handlers(source)).data)
-        jobs.append(
-            {
-                "guest": str(guest),
-                "rom": str(tmp_path / "rom"),
-                "rule": rule,
-                "policy": POLICY,
-            }
-        )
-    answer = subprocess.run(
-        [sys.executable, str(WORKER)],
-        input=json.dumps(jobs),
-        env={**os.environ, "PYTHONPATH": str(ROOT), "VMIROM_INTERPRETED": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    passed = str(OutcomeKind.PASSED.value)
-    assert [
-        rule
-        for rule, outcome in zip(RULES, json.loads(answer.stdout), strict=True)
-        if outcome.startswith(passed)
-    ] == []
+
+    def files(scenario: Scenario) -> dict[str, bytes]:
+        source = scenario.source
+        return {"guest": tiny_guest(source_of(rom, source), handlers=handlers(source)).data}
+
+    assert not_noticed(tmp_path, rom, SCENARIOS, files, policy=POLICY) == []

@@ -4,32 +4,21 @@ Each scenario is a small guest that calls the ROM. It passes with either ROM and
 (or SEEN) once its rule is broken: by a mistake in the ROM, or by a rule taken out of the core.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rombuilder.rom import Rom, Visibility, build_rom
+from romrules import ENDINGS, SEEN, Mistake, Scenario, calls, not_noticed, rings, with_symbols
 from vmi.doorbell import Doorbell
-from vmm.core.event import Reason
 from vmm.core.outcome import OutcomeKind
 from vmm.machine import Run
 
-WORKER = Path(__file__).with_name("visibility_worker.py")
-ROOT = WORKER.parents[3]
-ROM_ADDRESS = 0xC0000
-STALE, SEEN = 0x51, 0x52
-"""What the guests end with: a translation outlived its time, or was not cached at all."""
-
 # PAGE1, PAGE2 and PAGE3 hold 1, 2 and 3. V is mapped to PAGE1 by ENTRY, in a table that is in
 # use when the ROM is found. HIGH is mapped by FAR_TABLE, which AllocatePage announces.
-PRELUDE = """
+PRELUDE = f"""
 	.set V, 0x200000
 	.set ENTRY, TABLE + 0x800
 	.set PAGE1, 0x201000
@@ -44,34 +33,10 @@ PRELUDE = """
 	.set NEW_TABLE, 0x209000
 	.set HIGH, 0x400000
 	.set HIGH_SLOT, DIRECTORY + 4
-	.set READ_ONLY, OPEN & ~2
-	.set HERE, UPDATE_PT | UPDATE_CURRENT_AS
-
-	.macro VMI function
-	mov $ROM_\\function, %esi
-	call *%esi
-	.endm
-
-	.macro SET_PXE value, entry, flags
-	mov $\\value, %eax
-	mov $\\entry, %edx
-	mov $\\flags, %ecx
-	VMI queue_SetPxE
-	.endm
-
-	.macro INVALIDATE address
-	mov $\\address, %eax
-	VMI queue_InvalPage
-	.endm
-
+{calls()}
 	.macro FLUSH
 	mov $TLB_FLUSH_TLB, %eax
 	VMI queue_FlushTLB
-	.endm
-
-	.macro SWITCH directory
-	mov $\\directory, %eax
-	VMI queue_SetCR3
 	.endm
 
 	.macro ALLOCATE page, kind
@@ -88,12 +53,6 @@ PRELUDE = """
 	mov $\\page >> 12, %eax
 	mov $PAGE_\\kind, %edx
 	VMI queue_ReleasePage
-	.endm
-
-# Reading \\address finds \\content, or the run ends.
-	.macro FIND content, address, otherwise=stale
-	cmpl $\\content, \\address
-	jne \\otherwise
 	.endm
 
 # A drain and nothing else.
@@ -120,13 +79,9 @@ PRELUDE = """
 	jmp stale
 	.endm
 
-stale:
-	FINISH STALE
 seen:
 	FINISH SEEN
-passed:
-	FINISH 0
-
+{ENDINGS}
 # The ROM is found and told of the linear map, and all it is made of has been touched.
 attach:
 	movl $1, PAGE1
@@ -138,12 +93,7 @@ attach:
 	VMI vmi_init
 	test %eax, %eax
 	jnz stale
-	push $0
-	xor %eax, %eax
-	xor %edx, %edx
-	mov $1024, %ecx
-	VMI queue_SetLinearMapping
-	add $4, %esp
+	LINEAR
 	SET_PXE WARM | OPEN, WARM_ENTRY, UPDATE_PT
 	INVALIDATE WARM
 	FIND 0, WARM
@@ -152,15 +102,6 @@ attach:
 
 start:
 """
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A change of the ROM's source that breaks a rule."""
-
-    source: str
-    old: str
-    new: str
 
 
 SAYS_NOTHING = Mistake(
@@ -187,17 +128,6 @@ RELEASE_IS_HARMLESS = Mistake(
 ANY_LEVEL_MATCHES = Mistake("queue.inc", "and $QUEUE_FAULT_PAGE_MASK", "and $0xfffff010")
 ANY_PAGE_MATCHES = Mistake("queue.inc", "and $QUEUE_FAULT_PAGE_MASK", "and $0x1f")
 ADOPTS_NOTHING = Mistake("slots.S", "	jmp ring_adopt_tables\n", "	ret\n")
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A guest, and what breaks it: mistakes in the ROM, rules of the core."""
-
-    source: str
-    mistakes: tuple[Mistake, ...] = ()
-    rules: tuple[str, ...] = ()
-    handlers: dict[int, str] = field(default_factory=dict)
-    ends: int = STALE
 
 
 AFTER_CHANGE = "call attach\n SET_PXE PAGE2 | OPEN, ENTRY, HERE | V\n {tell}\n FIND 2, V\n FINISH 0"
@@ -660,17 +590,8 @@ for name, switch in {
     )
 
 
-def with_symbols(rom: Rom, scenario: Scenario) -> str:
-    """The guest's source, which knows where this ROM's functions are."""
-    symbols = {f"ROM_{name}": ROM_ADDRESS + offset for name, offset in rom.symbols.items()}
-    symbols.update(STALE=STALE, SEEN=SEEN)
-    lines = "".join(f"\t.set {name}, {value:#x}\n" for name, value in symbols.items())
-    return lines + PRELUDE + scenario.source
-
-
-def ending(scenario: Scenario) -> str:
-    """The outcome of a scenario whose rule is broken."""
-    return f"failed: the guest's check {scenario.ends} failed"
+def source_of(rom: Rom, scenario: Scenario) -> str:
+    return with_symbols(rom, PRELUDE + scenario.source)
 
 
 RunScenario = Callable[..., Run]
@@ -680,7 +601,7 @@ RunScenario = Callable[..., Run]
 def run_scenario(run_guest: Callable[..., Run]) -> RunScenario:
     def run(scenario: Scenario, rom: Rom, **about: object) -> Run:
         return run_guest(
-            with_symbols(rom, scenario),
+            source_of(rom, scenario),
             passes=False,
             handlers=scenario.handlers,
             rom=rom.data,
@@ -699,16 +620,14 @@ def test_the_rule_holds(run_scenario: RunScenario, name: str, visibility: Visibi
 
 
 @pytest.mark.parametrize(
-    ("name", "rings"), [("copy on write", 2), ("copy on write, read again before", 3)]
+    ("name", "rung"), [("copy on write", 2), ("copy on write, read again before", 3)]
 )
 def test_copying_on_write_needs_no_exit_to_invalidate(
-    run_scenario: RunScenario, name: str, rings: int
+    run_scenario: RunScenario, name: str, rung: int
 ) -> None:
     """Two rings are the scenario's own; the handler's is saved while the promise holds."""
     run = run_scenario(SCENARIOS[name], build_rom())
-    places = [place for place in run.ledger.places if place.reason is Reason.HYPERCALL]
-    rung = [place for place in places if place.detail == Doorbell.INVALIDATE_PAGE.name]
-    assert sum(place.count for place in rung) == rings
+    assert rings(run, Doorbell.INVALIDATE_PAGE) == rung
 
 
 def test_the_checker_allows_clears_without_a_call(run_scenario: RunScenario) -> None:
@@ -736,33 +655,16 @@ def test_a_mistake_in_the_rom_is_noticed(
 ) -> None:
     scenario = SCENARIOS[name]
     run = run_scenario(scenario, altered_rom(mistake.source, mistake.old, mistake.new))
-    assert str(run.outcome) == ending(scenario)
+    assert str(run.outcome) == scenario.ending
 
 
 def test_a_rule_taken_out_of_the_core_is_noticed(
     tiny_guest: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """All in one process, which is the interpreted core's: it takes time to start."""
     rom = build_rom()
-    (tmp_path / "rom").write_bytes(rom.data)
-    jobs: list[dict[str, str]] = []
-    expected: list[str] = []
-    for number, (name, scenario) in enumerate(SCENARIOS.items()):
-        guest = tmp_path / str(number)
-        guest.write_bytes(tiny_guest(with_symbols(rom, scenario), handlers=scenario.handlers).data)
-        for rule in scenario.rules:
-            jobs.append({"guest": str(guest), "rom": str(tmp_path / "rom"), "rule": rule})
-            expected.append(f"{name}, unless {rule}: {ending(scenario)}")
-    answer = subprocess.run(
-        [sys.executable, str(WORKER)],
-        input=json.dumps(jobs),
-        env={**os.environ, "PYTHONPATH": str(ROOT), "VMIROM_INTERPRETED": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = [
-        f"{wanted.rpartition(': failed: ')[0]}: {outcome}"
-        for wanted, outcome in zip(expected, json.loads(answer.stdout), strict=True)
-    ]
-    assert [line for line, due in zip(found, expected, strict=True) if line != due] == []
+
+    def files(scenario: Scenario) -> dict[str, bytes]:
+        guest = tiny_guest(source_of(rom, scenario), handlers=scenario.handlers)
+        return {"guest": guest.data}
+
+    assert not_noticed(tmp_path, rom, SCENARIOS, files) == []

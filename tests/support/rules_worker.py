@@ -1,4 +1,4 @@
-"""Run guests on the interpreted core with one rule taken out of it; see test_visibility.py.
+"""Run guests on the interpreted core with one rule taken out of it; see romrules.py.
 
 Reads {"guest", "rom", "rule"} objects in a list from standard input and prints the outcomes. With
 a "trampoline" there are two CPUs, and the second one starts at this file's contents.
