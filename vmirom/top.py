@@ -3,10 +3,7 @@
 import os
 import select
 import sys
-import termios
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +24,7 @@ from vmirom.output import (
     stderr,
     stdout,
 )
+from vmirom.terminal import single_keys
 from vmm.core.outcome import OutcomeKind
 from vmm.machine import Machine, MachineDescription, Run
 
@@ -107,7 +105,7 @@ class _Watcher:
 
     def run(self) -> Run:
         """Run the guest to its end, or until somebody has seen enough."""
-        with _keys() as keys:
+        with single_keys() as keys:
             if stdout.is_terminal and not self._quiet:
                 with Live(console=stdout, auto_refresh=False, transient=True) as self._live:
                     run = self._machine.run(lambda n: self._look(n, keys=keys))
@@ -183,22 +181,6 @@ class _Watcher:
                 for row in self.totals(run)
             ],
         }
-
-
-@contextmanager
-def _keys() -> Iterator[bool]:
-    """Single keys from the terminal, unechoed; false where stdin is none."""
-    if not sys.stdin.isatty():
-        yield False
-        return
-    before = termios.tcgetattr(sys.stdin)
-    keys = termios.tcgetattr(sys.stdin)
-    keys[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, keys)
-    try:
-        yield True
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def _pressed() -> bool:

@@ -3,10 +3,10 @@
 import os
 import select
 import sys
-import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from vmirom.terminal import single_keys
 from vmm.core.stop import Stop
 from vmm.machine import Machine
 
@@ -79,14 +79,5 @@ def typing_on(machine: Machine, *, show: bool = True) -> Iterator[_Typist]:
     With `show` the guest's bytes go to stdout as they come. Ctrl-C still ends the run.
     """
     typist = _Typist(machine, show=show)
-    if not sys.stdin.isatty():
+    with single_keys():
         yield typist
-        return
-    before = termios.tcgetattr(sys.stdin)
-    keys = termios.tcgetattr(sys.stdin)
-    keys[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, keys)
-    try:
-        yield typist
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

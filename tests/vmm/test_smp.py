@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from apstart import MARK, MARKER, TRAMPOLINE, trampoline
 from vmi.apstate import ApState
 from vmm.core.errors import BadDescription
 from vmm.core.event import Event, Reason
@@ -15,12 +15,9 @@ from vmm.core.outcome import OutcomeKind
 from vmm.machine import Machine, MachineDescription, Run
 
 if TYPE_CHECKING:
-    from conftest import MakeGuest, TinyGuest
+    from conftest import MakeGuest
 
-LOAD = 0x100000
-TRAMPOLINE = 0x8000
 PAGE = TRAMPOLINE >> 12
-MARKER = 0x100
 
 COMMON = """
 	.set COUNTER, 0x200000
@@ -84,26 +81,6 @@ ap:
 )
 
 
-def trampoline(guest: TinyGuest) -> bytes:
-    """Real mode to `ap_start`, with a store to its own page on the way, as Linux does."""
-    code = bytes.fromhex(
-        "8cc8"  # mov %cs, %ax
-        "8ed8"  # mov %ax, %ds
-        "fa"  # cli
-        "66c7060001a5a5a5a5"  # movl $0xa5a5a5a5, MARKER
-        "660f01164000"  # lgdtl 0x40
-        "31c0"  # xor %ax, %ax
-        "40"  # inc %ax
-        "0f01f0"  # lmsw %ax
-        "66ea"  # ljmpl
-    ) + struct.pack("<IH", guest.labels["ap_start"], 8)
-    page = bytearray(0x104)
-    page[: len(code)] = code
-    pointer = guest.labels["gdt_pointer"] - LOAD
-    page[0x40:0x46] = guest.data[pointer : pointer + 6]
-    return bytes(page)
-
-
 Smp = Callable[..., Machine]
 
 
@@ -134,7 +111,7 @@ def passed(machine: Machine) -> Run:
 def test_cpus_start_in_real_mode_and_share_memory(smp: Smp, cpus: int) -> None:
     machine = smp(COUNTING, cpus)
     run = passed(machine)
-    assert machine.memory.read(TRAMPOLINE + MARKER, 4) == b"\xa5" * 4
+    assert machine.memory.read(TRAMPOLINE + MARKER, 4) == MARK.to_bytes(4, "little")
     assert len(run.vcpus) == cpus
     assert min(share.instructions for share in run.vcpus) > 2000 * 8
     assert sum(share.instructions for share in run.vcpus) == run.instructions

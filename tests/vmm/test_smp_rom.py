@@ -6,13 +6,13 @@ rule is broken: by a mistake in the ROM, or by a rule taken out of the core.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from apstart import TRAMPOLINE, trampoline
 from rombuilder.rom import Rom, Visibility, build_rom
 from romrules import (
     ENDINGS,
@@ -29,9 +29,7 @@ from vmm.core.outcome import OutcomeKind
 from vmm.machine import Machine, MachineDescription, Run
 
 if TYPE_CHECKING:
-    from conftest import MakeGuest, TinyGuest
-
-LOAD, TRAMPOLINE = 0x100000, 0x8000
+    from conftest import MakeGuest
 
 # PAGE1 and PAGE2 hold 1 and 2. V is mapped to PAGE1 by ENTRY; in the other directory, which
 # shares all tables but the first, by OTHER_ENTRY.
@@ -319,25 +317,6 @@ second:
 
 def source_of(rom: Rom, scenario: Scenario) -> str:
     return with_symbols(rom, PRELUDE + scenario.source)
-
-
-def trampoline(guest: TinyGuest) -> bytes:
-    """Real mode to `ap_start`."""
-    code = bytes.fromhex(
-        "8cc8"  # mov %cs, %ax
-        "8ed8"  # mov %ax, %ds
-        "fa"  # cli
-        "660f01164000"  # lgdtl 0x40
-        "31c0"  # xor %ax, %ax
-        "40"  # inc %ax
-        "0f01f0"  # lmsw %ax
-        "66ea"  # ljmpl
-    ) + struct.pack("<IH", guest.labels["ap_start"], 8)
-    page = bytearray(0x46)
-    page[: len(code)] = code
-    pointer = guest.labels["gdt_pointer"] - LOAD
-    page[0x40:0x46] = guest.data[pointer : pointer + 6]
-    return bytes(page)
 
 
 RunScenario = Callable[..., Run]
