@@ -400,6 +400,9 @@ class Sandbox:
             vcpu.meter.leave_at(vcpu.cpu.eip())
             self._ended = Ending(EndingKind.LIMIT, 0)
             return
+        if Stop(vcpu.stop_reason) is Stop.FORGET:
+            vcpu.forget_blocks()
+            return
         event = self._trapped
         if isinstance(event, SystemCall):
             self.set("eip", event.address)

@@ -11,7 +11,8 @@ class EngineBinding:
 
     `state` is the host address of the CPU state, `state_size` its readable bytes;
     the layout is the one `CpuState` documents. `handle` goes first into each call but
-    `flush_page`, which takes `cpu` and a linear address.
+    `flush_page`, which takes `cpu` and a linear address, and `forget_all_code`, which
+    takes `cpu`. `question` is the function by which translated code asks whether to stop.
     `error_code_offset` is where an intercepted exception leaves its error code,
     `fault_address` the host address where an intercepted page fault leaves the
     address it faulted on. `sysenter_offset` is where SYSENTER_CS lies (a dword),
@@ -29,6 +30,8 @@ class EngineBinding:
     stop: int
     flush_page: int
     forget_code: int
+    forget_all_code: int
+    question: int
     read_register: int
     write_register: int
     flags_id: int

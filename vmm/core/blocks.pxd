@@ -13,10 +13,12 @@ cdef class BlockMeter:
     cdef unsigned long long[::1] blocks
     cdef unsigned short[::1] offsets
     cdef unsigned int used
+    cdef public unsigned int most
     cdef unsigned int offsets_used
-    cdef unsigned int current_slot
-    cdef unsigned int current_address
-    cdef unsigned int current_size
+    cdef long long[::1] hot
+    cdef size_t hot_address
+    cdef unsigned long long ceiling
+    cdef unsigned int new_size
     cdef unsigned int left_role
     cdef bint left_entry
     cdef bint unknown
@@ -25,18 +27,22 @@ cdef class BlockMeter:
     cdef unsigned int rom_start
     cdef unsigned int rom_end
     cdef unsigned int in_call
-    cdef public unsigned long long instructions
     cdef public unsigned long long charged_ns
     cdef public unsigned long long elsewhere_ns
     cdef readonly unsigned long long rom_instructions
     cdef unsigned long long[::1] call_count
     cdef unsigned long long[::1] call_instructions
     cdef object answers
+    cdef set returns
 
+    cdef unsigned long long count(self) noexcept nogil
+    cdef void arm(self, unsigned long long limit, unsigned long long deadline, bint look) noexcept nogil
+    cdef unsigned int current_slot(self) noexcept nogil
+    cdef unsigned long long take_back(self) noexcept nogil
     cdef unsigned int enter(self, unsigned int address, unsigned int size) noexcept nogil
     cdef void enter_rom(self, unsigned long long facts) noexcept nogil
     cdef unsigned int ports_kind(self) noexcept nogil
-    cdef unsigned int role_of(self, unsigned int slot) noexcept
+    cdef unsigned int role(self) except? 0xFFFFFFFE
     cdef unsigned int fetch(self, unsigned int address, unsigned int size) except? 0xFFFFFFFF
     cdef int special(self, unsigned int address) except -1
     cdef int learn(self, unsigned int slot, unsigned int address, unsigned int size) except -1

@@ -10,6 +10,10 @@ What is known of a block fits into two quadwords, for this is the one thing that
 at every block that the guest enters: address and size, by which it is looked up, and
 its *facts* - instructions, role, call, and where the offsets of its instructions start.
 
+Counting is counting down: `hot[LEFT]` is what may pass before somebody has to look, and the
+count is what it would be at zero, less that. So one subtraction both counts a block and says
+whether time is up, and the engine's own code can do it (`vmm.core.inline`).
+
 The meter also watches the guest ask the ROM's get_reloc, and so learns where each
 call starts without knowing anything of the ROM's insides.
 """
@@ -28,6 +32,8 @@ from vmm.core.strings import string_kind
 
 SLOTS = cython.declare(cython.uint, 1 << 16)
 SLOTS_LIMIT = cython.declare(cython.uint, 3 << 14)
+# A slot behind the last one, with a block of no size: none was entered, or it was left.
+NO_BLOCK = cython.declare(cython.uint, 1 << 16)
 OFFSETS = cython.declare(cython.uint, 1 << 20)
 LONGEST_BLOCK = cython.declare(cython.uint, 1 << 12)
 
@@ -38,10 +44,22 @@ ASKS_RELOC = cython.declare(cython.uint, 2)
 ROM_ROLES = cython.declare(cython.uint, 3)
 # The block accesses a port somewhere.
 PORTS = cython.declare(cython.uint, 8)
+# A call of get_reloc has returned there once: each entry is looked at from then on.
+RETURN = cython.declare(cython.uint, 128)
+
+# What changes at every block. Translated code has this layout in it (`vmm.core.inline`).
+LEFT = cython.declare(cython.uint, 0)
+SLOT = cython.declare(cython.uint, 1)
+HOT_WORDS = cython.declare(cython.uint, 8)
+MOST_LEFT = cython.declare(cython.ulonglong, 1 << 62)
 
 # What `enter` answers beside the kind of a string instruction.
 NOTHING = cython.declare(cython.uint, 0)
 SPECIAL = cython.declare(cython.uint, 1)
+
+# What `special` answers.
+KNOWN = cython.declare(cython.int, 0)
+NO_ROOM = cython.declare(cython.int, 1)
 
 # `enter` has these as literals, which the compiler folds: it runs at every block.
 COUNT_MASK = cython.declare(cython.ulonglong, 0xFFFF)
@@ -80,21 +98,55 @@ class BlockMeter:
         self.paging = paging
         self.code = bytearray(CODE_BYTES)
         self.decoder = LengthDecoder(self.code)
-        self.blocks = array("Q", bytes(16 * SLOTS))
+        self.blocks = array("Q", bytes(16 * (SLOTS + 1)))
         self.offsets = array("H", bytes(2 * OFFSETS))
         self.used = self.offsets_used = 0
-        self.current_slot = self.current_address = self.current_size = 0
+        self.most = SLOTS_LIMIT
+        hot = array("q", bytes(8 * HOT_WORDS))
+        self.hot = hot
+        self.hot_address = hot.buffer_info()[0]
+        self.hot[LEFT] = 0
+        self.hot[SLOT] = NO_BLOCK
+        self.ceiling = 0
+        self.new_size = 0
         self.left_role = PLAIN
         self.left_entry = self.unknown = False
         self.watched = 0
         self.asked = 0
         self.rom_start = self.rom_end = 0
         self.in_call = ROW_OTHER
-        self.instructions = self.charged_ns = self.rom_instructions = 0
+        self.charged_ns = self.rom_instructions = 0
         self.elsewhere_ns = 0
         self.call_count = array("Q", bytes(8 * ROWS))
         self.call_instructions = array("Q", bytes(8 * ROWS))
         self.answers = {}
+        self.returns = set()
+
+    @property
+    def instructions(self):
+        """The instructions that the CPU has completed."""
+        return self.count()
+
+    def count(self) -> cython.ulonglong:
+        """The instructions that the CPU has completed."""
+        return self.ceiling - self.hot[LEFT]
+
+    def arm(
+        self, limit: cython.ulonglong, deadline: cython.ulonglong, look: cython.bint
+    ) -> cython.void:
+        """Let blocks pass while the count is below `limit` and time before `deadline`.
+
+        With `look` none passes unseen.
+        """
+        count: cython.ulonglong = self.count()
+        spent: cython.ulonglong = self.charged_ns + self.elsewhere_ns
+        end: cython.ulonglong = deadline - spent if deadline > spent else 0
+        left: cython.longlong = 0
+        end = min(end, limit)
+        if end > count and not look:
+            left = min(end - count, MOST_LEFT)
+        self.hot[LEFT] = left
+        self.ceiling = count + left
 
     def watch_rom(self, start, end):
         """The ROM image lies at guest-physical [start, end)."""
@@ -107,7 +159,7 @@ class BlockMeter:
 
     def own(self) -> cython.ulonglong:
         """How long this CPU has run, in nanoseconds of virtual time."""
-        return self.instructions * NS_PER_INSTRUCTION + self.charged_ns
+        return self.count() * NS_PER_INSTRUCTION + self.charged_ns
 
     def take_over(self, now):
         """Run from now on, after others have brought virtual time to `now`."""
@@ -125,23 +177,23 @@ class BlockMeter:
             cython.uint, ((address + (size << 20)) * 0x4F1BBCDD) & LOW_32
         )
         slot >>= 16
-        self.current_address = address
-        self.current_size = size
         while self.blocks[2 * slot] != key:
             if not self.blocks[2 * slot]:
-                self.current_slot = slot
+                self.hot[SLOT] = slot
+                self.new_size = size
                 self.unknown = True
                 return SPECIAL
             slot = (slot + 1) & 0xFFFF
         facts: cython.ulonglong = self.blocks[2 * slot + 1]
-        self.current_slot = slot
-        self.instructions += facts & 0xFFFF
+        self.hot[SLOT] = slot
+        self.hot[LEFT] -= facts & 0xFFFF
         role: cython.uint = cython.cast(cython.uint, (facts >> 16) & 0xFF)
         if role & 3:
             self.enter_rom(facts)
-            if role == ASKS_RELOC:
+            if role & ROM_ROLES == ASKS_RELOC:
                 return SPECIAL
             role = NOTHING
+        role &= 127
         return SPECIAL if address == self.watched and address != 0 else role
 
     def enter_rom(self, facts: cython.ulonglong) -> cython.void:
@@ -155,39 +207,66 @@ class BlockMeter:
         self.call_instructions[self.in_call] += count
 
     def special(self, address: cython.uint) -> cython.int:
-        """Learn a new block; follow the guest's questions to get_reloc."""
-        size: cython.uint = self.current_size
+        """Learn a new block; follow the guest's questions to get_reloc.
+
+        Answers NO_ROOM, and has not counted the block, where the table has to be forgotten first.
+        """
         if self.unknown:
             self.unknown = False
-            if self.used >= SLOTS_LIMIT or self.offsets_used + LONGEST_BLOCK >= OFFSETS:
-                self.forget()
-            self.learn(self.current_slot, address, size)
-            if self.enter(address, size) != SPECIAL:
-                return 0
+            if self.used >= self.most or self.offsets_used + LONGEST_BLOCK >= OFFSETS:
+                self.hot[SLOT] = NO_BLOCK
+                return NO_ROOM
+            self.learn(self.current_slot(), address, self.new_size)
+            if self.enter(address, self.new_size) != SPECIAL:
+                return KNOWN
         if address == self.watched:
             self.watched = 0
             self.note_answer()
-        if self.role_of(self.current_slot) == ASKS_RELOC:
+        if self.role() & ROM_ROLES == ASKS_RELOC:
             self.asked = self.cpu.reg(EAX)
-            self.watched = int.from_bytes(self.read_virtual(self.cpu.reg(ESP), 4), "little")
-        return 0
+            self.watch(int.from_bytes(self.read_virtual(self.cpu.reg(ESP), 4), "little"))
+        return KNOWN
 
-    def role_of(self, slot: cython.uint) -> cython.uint:
-        """What a block is."""
-        return cython.cast(cython.uint, (self.blocks[2 * slot + 1] >> ROLE_SHIFT) & BYTE)
+    def watch(self, address):
+        """get_reloc will return there: the block must not pass unseen."""
+        self.watched = address
+        if address in self.returns:
+            return
+        self.returns.add(address)
+        i: cython.uint
+        for i in range(SLOTS):
+            if self.blocks[2 * i] & LOW_32 == address:
+                self.blocks[2 * i + 1] |= RETURN << ROLE_SHIFT
+        # What is translated may count by itself.
+        if self.paging.walk(address) and self.memory.is_ram(self.paging.physical >> 12):
+            self.cpu.forget_code(self.memory.host(self.paging.physical >> 12))
+
+    def current_slot(self) -> cython.uint:
+        """The slot of the block that was entered last, or NO_BLOCK."""
+        return cython.cast(cython.uint, self.hot[SLOT] & 0x1FFFF)
+
+    def role(self) -> cython.uint:
+        """What the block that was entered last is."""
+        facts: cython.ulonglong = self.blocks[2 * self.current_slot() + 1]
+        return cython.cast(cython.uint, (facts >> ROLE_SHIFT) & BYTE)
 
     def ports_kind(self) -> cython.uint:
         """PORTS if the block that was entered last accesses a port, else nothing."""
-        return cython.cast(cython.uint, (self.blocks[2 * self.current_slot + 1] >> 16) & 8)
+        return cython.cast(cython.uint, (self.blocks[2 * (self.hot[SLOT] & 0x1FFFF) + 1] >> 16) & 8)
+
+    def take_back(self) -> cython.ulonglong:
+        """The block that was entered last has counted itself: uncount it; answers its key."""
+        slot: cython.uint = cython.cast(cython.uint, self.hot[SLOT] & 0x1FFFF)
+        self.hot[LEFT] += self.blocks[2 * slot + 1] & 0xFFFF
+        return self.blocks[2 * slot]
 
     def forget(self):
-        """Start the table of blocks afresh."""
+        """Start the table of blocks afresh; translated code must go first."""
         i: cython.uint
         for i in range(2 * SLOTS):
             self.blocks[i] = 0
         self.used = self.offsets_used = 0
-        self.enter(self.current_address, self.current_size)
-        self.unknown = False
+        self.hot[SLOT] = NO_BLOCK
 
     def fetch(self, address: cython.uint, size: cython.uint) -> cython.uint:
         """Read code of the guest into the buffer; answers how much of it is mapped."""
@@ -238,6 +317,8 @@ class BlockMeter:
                         call = number + 1
         elif end == 2 and role == PLAIN:
             role = string_kind(self.code[0], self.code[1])
+        if address in self.returns:
+            role |= RETURN
         self.used += 1
         facts: cython.ulonglong = self.offsets_used - first
         facts |= cython.cast(cython.ulonglong, role) << ROLE_SHIFT
@@ -258,10 +339,12 @@ class BlockMeter:
 
     def behind(self, eip: cython.uint) -> cython.uint:
         """How many instructions of the block that was entered last lie at `eip` or behind it."""
-        within: cython.uint = eip - self.current_address
-        if self.current_size == 0 or eip < self.current_address or within >= self.current_size:
+        key: cython.ulonglong = self.blocks[2 * self.current_slot()]
+        address: cython.uint = cython.cast(cython.uint, key & LOW_32)
+        within: cython.uint = eip - address
+        if eip < address or within >= key >> 32:
             return 0
-        facts: cython.ulonglong = self.blocks[2 * self.current_slot + 1]
+        facts: cython.ulonglong = self.blocks[2 * self.current_slot() + 1]
         first: cython.uint = cython.cast(cython.uint, facts >> OFFSETS_SHIFT)
         executed: cython.uint = 0
         count: cython.uint = cython.cast(cython.uint, facts & COUNT_MASK)
@@ -278,11 +361,13 @@ class BlockMeter:
 
         The rest is taken back.
         """
-        within: cython.uint = eip - self.current_address
-        if self.current_size and eip >= self.current_address and within < self.current_size:
-            facts: cython.ulonglong = self.blocks[2 * self.current_slot + 1]
+        key: cython.ulonglong = self.blocks[2 * self.current_slot()]
+        address: cython.uint = cython.cast(cython.uint, key & LOW_32)
+        within: cython.uint = eip - address
+        if eip >= address and within < key >> 32:
+            facts: cython.ulonglong = self.blocks[2 * self.current_slot() + 1]
             rest: cython.uint = self.behind(eip)
-            self.instructions -= rest
+            self.hot[LEFT] += rest
             self.left_role = cython.cast(cython.uint, (facts >> ROLE_SHIFT) & ROM_ROLES)
             self.left_entry = False
             if self.left_role:
@@ -291,12 +376,12 @@ class BlockMeter:
                 if rest == (facts & COUNT_MASK) and (facts >> CALL_SHIFT) & BYTE:
                     self.call_count[self.in_call] -= 1
                     self.left_entry = True
-        self.current_size = 0
+        self.hot[SLOT] = NO_BLOCK
         return 0
 
     def retire(self) -> cython.int:
         """The instruction at which the block was left has been carried out after all."""
-        self.instructions += 1
+        self.hot[LEFT] -= 1
         if self.left_role:
             self.rom_instructions += 1
             self.call_instructions[self.in_call] += 1

@@ -18,6 +18,8 @@ cdef class CpuState:
     cdef StopCall call_stop
     cdef PageCall call_flush_page
     cdef RangeCall call_forget_code
+    cdef PageCall call_forget_all
+    cdef size_t question
     cdef RegisterCall call_read
     cdef RegisterCall call_write
     cdef object keep

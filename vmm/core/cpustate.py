@@ -80,6 +80,10 @@ class CpuState:
         self.call_forget_code = cython.cast(
             RangeCall, cython.cast(cython.size_t, binding.forget_code)
         )
+        self.call_forget_all = cython.cast(
+            PageCall, cython.cast(cython.size_t, binding.forget_all_code)
+        )
+        self.question = binding.question
         self.call_read = cython.cast(
             RegisterCall, cython.cast(cython.size_t, binding.read_register)
         )
@@ -303,6 +307,10 @@ class CpuState:
         """Drop what the engine has translated of the code in a frame of guest memory."""
         start: cython.ulonglong = cython.cast(cython.ulonglong, frame) << 12
         self.call_forget_code(self.handle, start, start + 4096)
+
+    def forget_all_code(self):
+        """Drop all that the engine has translated; it must not be running."""
+        self.call_forget_all(self.cpu, 0)
 
     def stop(self) -> cython.void:
         """Make the engine return to the run loop at its next chance."""

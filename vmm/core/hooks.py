@@ -24,6 +24,7 @@ def raw_interrupt(_engine: cython.size_t, number: cython.uint, data: cython.p_vo
         vcpu.counters.end()
     except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
         vcpu.fail(error)
+    vcpu.arm()
 
 
 @cython.cfunc
@@ -41,6 +42,7 @@ def raw_in(
         vcpu.counters.end()
     except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
         vcpu.fail(error)
+    vcpu.arm()
     return value
 
 
@@ -62,6 +64,7 @@ def raw_out(
         vcpu.counters.end()
     except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
         vcpu.fail(error)
+    vcpu.arm()
 
 
 @cython.cfunc
@@ -74,6 +77,7 @@ def raw_sysenter(_engine: cython.size_t, data: cython.p_void) -> cython.void:
         vcpu.sysenter()
     except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
         vcpu.fail(error)
+    vcpu.arm()
 
 
 @cython.cfunc
@@ -86,6 +90,7 @@ def raw_syscall(_engine: cython.size_t, data: cython.p_void) -> cython.void:
         vcpu.syscall()
     except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
         vcpu.fail(error)
+    vcpu.arm()
 
 
 def guarded(vcpu, method, default):
@@ -100,6 +105,8 @@ def guarded(vcpu, method, default):
         except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
             vcpu.fail(error)
             return default
+        finally:
+            vcpu.arm()
         return default if answer is None else answer
 
     return call
@@ -130,7 +137,7 @@ def callbacks(vcpu: Vcpu):
             cython.cast(cython.size_t, cython.cast(cython.p_void, raw_interrupt)),
             data,
         )
-        table["block"] = (block_callback(), data)
+        table["block"] = (block_callback(vcpu), data)
         table["in"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_in)), data)
         table["out"] = (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_out)), data)
         table["sysenter"] = (

@@ -6,9 +6,21 @@ The compiled core takes the same names from native.pxd.
 import ctypes
 from time import perf_counter_ns as host_ns
 
-__all__ = ["PageCall", "RangeCall", "RegisterCall", "StopCall", "host_ns"]
+__all__ = [
+    "PageCall",
+    "RangeCall",
+    "RegisterCall",
+    "StopCall",
+    "host_ns",
+    "return_address",
+]
 
 StopCall = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t)
 PageCall = ctypes.CFUNCTYPE(None, ctypes.c_size_t, ctypes.c_uint64)
 RangeCall = ctypes.CFUNCTYPE(None, ctypes.c_size_t, ctypes.c_uint64, ctypes.c_uint64)
 RegisterCall = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t, ctypes.c_int, ctypes.c_size_t)
+
+
+def return_address(_level: int) -> int:
+    """Where translated code that has called goes on: nowhere, it never calls interpreted code."""
+    return 0

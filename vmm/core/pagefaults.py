@@ -149,7 +149,7 @@ class PageFaults:
         # same store would come back before any instruction has completed.
         if not emulated and (
             shadow.is_in_use(frame)
-            or (self.given_up == self.meter.instructions and self.given_up_frame == frame)
+            or (self.given_up == self.meter.count() and self.given_up_frame == frame)
         ):
             emulated = self.stores.emulate_string(eip, physical)
             if not emulated:
@@ -161,7 +161,7 @@ class PageFaults:
             # A page that is written in an unknown way, or swept by a string
             # instruction, is no page table now: forget that it ever was.
             shadow.pages.unshadow(frame)
-            self.given_up = self.meter.instructions
+            self.given_up = self.meter.count()
             self.given_up_frame = frame
             return shadow.flush_if_stale()
         self.meter.retire()

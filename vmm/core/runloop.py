@@ -131,6 +131,8 @@ class RunLoop:
                     self._turn_end = 0
             case Stop.PORT:
                 vcpu.ports.met = True
+            case Stop.FORGET:
+                vcpu.forget_blocks()
             case Stop.YIELD:
                 self._turn_end = 0
             case Stop.NONE:

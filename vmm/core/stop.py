@@ -27,3 +27,5 @@ class Stop(IntEnum):
     """A block accesses a port, which its ring may not be allowed to."""
     TRAP = 8
     """What the guest did is for somebody outside to decide (`Delivery.trap`)."""
+    FORGET = 10
+    """The table of known blocks is full: it and all translated code are to be dropped."""

@@ -6,7 +6,9 @@ from vmm.core.delivery cimport Delivery
 from vmm.core.devicememory cimport DeviceMemory
 from vmm.core.doorbell cimport DoorbellPort
 from vmm.core.fetch cimport InstructionBytes
+from vmm.core.inline cimport InlineCounter
 from vmm.core.memory cimport GuestMemory
+from vmm.core.native cimport return_address
 from vmm.core.pagefaults cimport PageFaults
 from vmm.core.paging cimport GuestPaging
 from vmm.core.portaccess cimport PortAccess
@@ -24,6 +26,7 @@ cdef class Vcpu:
     cdef readonly Counters counters
     cdef readonly BatchQueue queue
     cdef readonly BlockMeter meter
+    cdef readonly InlineCounter inline
     cdef readonly Delivery delivery
     cdef readonly PrivilegedRegisters privileged
     cdef readonly DoorbellPort doorbell
@@ -52,7 +55,10 @@ cdef class Vcpu:
     cdef int invlpg(self, unsigned int eip) except -1
     cdef unsigned int port_in(self, unsigned int port, unsigned int size) except? 0xFFFFFFFE
     cdef int port_out(self, unsigned int port, unsigned int size, unsigned int value) except -1
-    cdef void block(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef bint block(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef void called(self, unsigned int address, unsigned int size, size_t engine, size_t at) noexcept nogil
+    cdef void late_block(self) noexcept nogil
+    cpdef void arm(self) noexcept nogil
     cdef void enter_block(self, unsigned int address, unsigned int size) noexcept nogil
     cdef bint needs_step(self, unsigned int address) noexcept nogil
     cdef int attention(self, unsigned int address) except -1
@@ -61,4 +67,5 @@ cdef class Vcpu:
     cdef int undefined(self, unsigned int eip) except -1
     cdef int halt(self, unsigned int reason) except -1
 
-cdef void raw_block(size_t _engine, unsigned long long address, unsigned int size, void *data) noexcept nogil
+cdef void raw_block(size_t engine, unsigned long long address, unsigned int size, void *data) noexcept nogil
+cdef void raw_late_block(size_t *hot) noexcept nogil

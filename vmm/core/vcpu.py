@@ -20,6 +20,7 @@ from vmm.core.doorbell import DoorbellPort
 from vmm.core.errors import EngineFailure, StaleFetch, Unsupported
 from vmm.core.event import Event
 from vmm.core.fetch import InstructionBytes
+from vmm.core.inline import InlineCounter
 from vmm.core.pagefaults import PageFaults
 from vmm.core.paging import GuestPaging
 from vmm.core.portaccess import PortAccess
@@ -29,6 +30,9 @@ from vmm.core.shadow import ShadowMmu
 from vmm.core.stop import Stop
 from vmm.core.stores import StoreEmulator
 from vmm.core.strings import StringSweep
+
+if not cython.compiled:
+    from vmm.core.native import return_address
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
@@ -47,6 +51,7 @@ STOP_INTERRUPT = cython.declare(cython.uint, Stop.INTERRUPT)
 STOP_REQUEST = cython.declare(cython.uint, Stop.REQUEST)
 STOP_PORT = cython.declare(cython.uint, Stop.PORT)
 STOP_YIELD = cython.declare(cython.uint, Stop.YIELD)
+STOP_FORGET = cython.declare(cython.uint, Stop.FORGET)
 
 # Exit codes, AMD64 Architecture Programmer's Manual vol. 2, appendix C.
 EXIT_BASE = cython.declare(cython.uint, 0x100)
@@ -71,6 +76,11 @@ EXIT_MWAIT = cython.declare(cython.uint, 0x8B)
 SPECIAL = cython.declare(cython.uint, 1)
 # What it answers of a block that accesses a port.
 PORTS = cython.declare(cython.uint, 8)
+
+# Words of BlockMeter.hot.
+LEFT = cython.declare(cython.uint, 0)
+SLOT = cython.declare(cython.uint, 1)
+VCPU = cython.declare(cython.uint, 2)
 
 PAGE_FAULT_VECTOR = cython.declare(cython.uint, 14)
 BREAKPOINT = cython.declare(cython.uint, 3)
@@ -112,6 +122,7 @@ class Vcpu:
         self.counters = Counters()
         self.queue = BatchQueue(memory, self.paging, self.shadow, features, index)
         self.meter = BlockMeter(cpu, memory, self.paging)
+        self.inline = InlineCounter(self.meter)
         self.delivery = Delivery(cpu, memory, self.paging, self.shadow)
         self.code = InstructionBytes(cpu, memory, self.paging)
         self.stores = StoreEmulator(cpu, memory, self.paging, self.code)
@@ -168,8 +179,8 @@ class Vcpu:
             # what the guest still does before that is nobody's business.
             cpu.stop()
             return 0
-        if self.meter.instructions != self.progress:
-            self.progress = self.meter.instructions
+        if self.meter.count() != self.progress:
+            self.progress = self.meter.count()
             self.idle_exits = 0
         self.idle_exits += 1
         if self.idle_exits > IDLE_LIMIT:
@@ -282,12 +293,12 @@ class Vcpu:
 
     # ---- time and stopping
 
-    def block(self, address: cython.uint, size: cython.uint) -> cython.void:
+    def block(self, address: cython.uint, size: cython.uint) -> cython.bint:
         """A translated block is entered: the only place where time passes.
 
         This is the short way through `enter_block`, for a block that is known, found at
-        once, and nothing but code: all in one function, since most of a run's blocks
-        take it.
+        once, and nothing but code: such a block may count itself from now on, and the
+        answer is true.
         """
         key: cython.ulonglong = address | (cython.cast(cython.ulonglong, size) << 32)
         slot: cython.uint = cython.cast(
@@ -296,21 +307,27 @@ class Vcpu:
         slot >>= 16
         if self.meter.blocks[2 * slot] == key:
             facts: cython.ulonglong = self.meter.blocks[2 * slot + 1]
-            after: cython.ulonglong = self.meter.instructions + (facts & 0xFFFF)
-            if (
-                not (facts >> 16) & 0xFFFF
-                and after < self.instruction_limit
-                and after + self.meter.charged_ns + self.meter.elsewhere_ns < self.deadline
-                and not self.irq_pending
-                and not self.stop_reason
-                and address != self.meter.watched
-            ):
-                self.meter.instructions = after
-                self.meter.current_slot = slot
-                self.meter.current_address = address
-                self.meter.current_size = size
-                return
+            count: cython.longlong = cython.cast(cython.longlong, facts & 0xFFFF)
+            if not (facts >> 16) & 0xFFFF and self.meter.hot[LEFT] > count:
+                self.meter.hot[LEFT] -= count
+                self.meter.hot[SLOT] = slot
+                return True
         self.enter_block(address, size)
+        return False
+
+    def called(
+        self, address: cython.uint, size: cython.uint, engine: cython.size_t, at: cython.size_t
+    ) -> cython.void:
+        """A translated block has called, and goes on `at` there: no more, if it can do without."""
+        if self.block(address, size) and self.inline.wanted:
+            self.inline.put(at, engine)
+
+    def late_block(self) -> cython.void:
+        """A block has counted itself, and time is up: see to it as to any other."""
+        key: cython.ulonglong = self.meter.take_back()
+        self.enter_block(
+            cython.cast(cython.uint, key & LOW_32), cython.cast(cython.uint, key >> 32)
+        )
 
     def enter_block(self, address: cython.uint, size: cython.uint) -> cython.void:
         """Count a block and see whether the run goes on, or a string can be swept."""
@@ -322,10 +339,11 @@ class Vcpu:
             with cython.gil:
                 self.attention(address)
             kind = self.meter.ports_kind()
-        now: cython.ulonglong = (
-            self.meter.instructions + self.meter.charged_ns + self.meter.elsewhere_ns
-        )
-        if self.meter.instructions >= self.instruction_limit:
+        count: cython.ulonglong = self.meter.count()
+        now: cython.ulonglong = count + self.meter.charged_ns + self.meter.elsewhere_ns
+        if self.stop_reason == STOP_FORGET:
+            self.cpu.stop()
+        elif count >= self.instruction_limit:
             self.stop_reason = STOP_LIMIT
             self.cpu.stop()
         elif now >= self.deadline:
@@ -339,9 +357,24 @@ class Vcpu:
                 self.stop_reason = STOP_PORT
                 self.cpu.stop()
         elif kind:
-            room: cython.ulonglong = self.instruction_limit - self.meter.instructions
+            room: cython.ulonglong = self.instruction_limit - count
             room = min(room, self.deadline - now)
-            self.meter.instructions += self.strings.sweep(kind, room - 1)
+            self.meter.hot[LEFT] -= self.strings.sweep(kind, room - 1)
+        self.arm()
+
+    def arm(self) -> cython.void:
+        """Let blocks count themselves for as long as nothing has to be looked at between them.
+
+        Due whenever the core has done something, since that may have changed how long this is.
+        """
+        self.meter.arm(
+            self.instruction_limit, self.deadline, self.irq_pending or self.stop_reason != 0
+        )
+
+    def forget_blocks(self):
+        """The meter's table is full: start afresh, with all code translated anew."""
+        self.cpu.forget_all_code()
+        self.meter.forget()
 
     def needs_step(self, address: cython.uint) -> cython.bint:
         """Must the run stop before a block that accesses a port?"""
@@ -351,7 +384,8 @@ class Vcpu:
     def attention(self, address: cython.uint) -> cython.int:
         """The meter wants a closer look; errors end the run."""
         try:
-            self.meter.special(address)
+            if self.meter.special(address):
+                self.stop_reason = STOP_FORGET
         except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
             self.fail(error)
         return 0
@@ -360,6 +394,7 @@ class Vcpu:
         """Leave the engine after this exit."""
         self.stop_reason = reason
         self.cpu.stop()
+        self.arm()
         return 0
 
     def request_stop(self, reason):
@@ -436,25 +471,45 @@ class Vcpu:
         """
         target = (self.shadow.pages.windows.target(offset >> 12) << 12) | (offset & 0xFFF)
         self.faults.count_device_access(target, self.cpu.eip())
-        return self.devices.read(target, size)
+        value = self.devices.read(target, size)
+        self.arm()
+        return value
 
     def mmio_write(self, offset, size, value):
         """A store to a physical address without RAM."""
         target = (self.shadow.pages.windows.target(offset >> 12) << 12) | (offset & 0xFFF)
         self.faults.count_device_access(target, self.cpu.eip())
         self.devices.write(target, size, value & LOW_32)
+        self.arm()
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def raw_block(
-    _engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
+    engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
 ) -> cython.void:
     """A translated block is entered: here, not in hooks.py, to become one function with `block`."""
-    cython.cast(Vcpu, data).block(cython.cast(cython.uint, address), size)
+    cython.cast(Vcpu, data).called(
+        cython.cast(cython.uint, address),
+        size,
+        engine,
+        cython.cast(cython.size_t, return_address(0)),
+    )
 
 
-def block_callback():
-    """The address of what the compiled core has called at each block."""
-    return cython.cast(cython.size_t, cython.cast(cython.p_void, raw_block))
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def raw_late_block(hot: cython.pointer(cython.size_t)) -> cython.void:
+    """A block that counts itself finds that time is up."""
+    cython.cast(Vcpu, cython.cast(cython.p_void, hot[VCPU])).late_block()
+
+
+def block_callback(vcpu: Vcpu):
+    """The address of what the compiled core has called at each block, until that counts itself."""
+    callback = cython.cast(cython.size_t, cython.cast(cython.p_void, raw_block))
+    late = cython.cast(cython.size_t, cython.cast(cython.p_void, raw_late_block))
+    data = cython.cast(cython.size_t, cython.cast(cython.p_void, vcpu))
+    vcpu.inline.prepare(callback, late, vcpu.cpu.question, data)
+    return callback

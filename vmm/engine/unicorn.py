@@ -164,6 +164,8 @@ class UnicornEngine:
             flush_page=self._address_of("tlb_flush_page_x86_64"),
             # Takes offsets in all memory ever mapped, of which the guest's is the first.
             forget_code=self._address_of("tb_invalidate_phys_range_x86_64"),
+            forget_all_code=self._address_of("tb_flush_x86_64"),
+            question=self._address_of("helper_check_exit_request_x86_64"),
             read_register=self._address_of("uc_reg_read"),
             write_register=self._address_of("uc_reg_write"),
             flags_id=x86.UC_X86_REG_EFLAGS,
