@@ -80,11 +80,13 @@ class ApicInterrupts:
         self.settle()
         return self.vectors.processor_priority()
 
+    @cython.final
     def deliverable(self) -> cython.int:
         """The vector that would get in now, or -1."""
         self.settle()
         return self.vectors.deliverable()
 
+    @cython.final
     def external_asks(self) -> cython.bint:
         """Does the 8259 ask for an interrupt that reaches this processor?"""
         if self.external_wanted:
@@ -93,6 +95,7 @@ class ApicInterrupts:
             return False
         return not self.is_on() or self.table.passes_external()
 
+    @cython.final
     def update(self) -> cython.int:
         """Is the processor to be interrupted? Tell whoever waits for a change."""
         pending: cython.bint = self.external_asks() or (self.is_on() and self.deliverable() >= 0)
@@ -103,6 +106,7 @@ class ApicInterrupts:
 
     # ---- in
 
+    @cython.final
     def request(self, vector: cython.uint, level: cython.bint) -> cython.int:
         """A fixed interrupt for this processor: pend it."""
         self.settle()
@@ -140,6 +144,7 @@ class ApicInterrupts:
             self.update()
         return True
 
+    @cython.final
     def error(self, bit: cython.uint) -> cython.int:
         """Note an error; the first of its kind since the last write to the ESR interrupts."""
         if self.errors & bit:
@@ -160,6 +165,7 @@ class ApicInterrupts:
         self.wire_changed(number, now)
         self.update()
 
+    @cython.final
     def wire_changed(self, number: cython.uint, rising: cython.bint) -> cython.int:
         """A wire or its LVT entry changed."""
         if not self.is_on():
@@ -200,6 +206,7 @@ class ApicInterrupts:
         self.update()
         return asking
 
+    @cython.final
     def end_of_interrupt(self) -> cython.int:
         """EOI: the highest vector in service is done."""
         self.withdraw()
@@ -217,6 +224,7 @@ class ApicInterrupts:
 
     # ---- ends of interrupts without an exit, as KVM's MSR_KVM_PV_EOI_EN has them
 
+    @cython.final
     def settle(self) -> cython.int:
         """If the guest has ended its interrupt by clearing the word, take note."""
         if self.eoi_promised and not self.memory.read32(self.eoi_address):
@@ -224,6 +232,7 @@ class ApicInterrupts:
             self.end_of_interrupt()
         return 0
 
+    @cython.final
     def withdraw(self) -> cython.int:
         """Somebody waits for the end of the interrupt in service: it must be told after all."""
         if self.eoi_promised:
@@ -233,6 +242,7 @@ class ApicInterrupts:
 
     # ---- out
 
+    @cython.final
     def command(self) -> cython.int:
         """ICR: send an interrupt to other processors or to this one."""
         low: cython.uint = self.icr_low
