@@ -2,9 +2,9 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from bench.inputs import Guest, RomChoice
+from bench.inputs import Guest, RomChoice, machine_with
 from vmm.core.event import Reason
 from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import Policy
@@ -122,7 +122,7 @@ def compare(
     runs: list[NamedRun] = []
     for engine, rom in itertools.product(engines, roms):
         progress(rom.name)
-        about = replace(description, guest=guest.image, rom=rom.image)
+        about = machine_with(description, guest, rom)
         machine = create_machine(engine, about)
         started(machine)
         runs.append(NamedRun(rom, machine.run(watch)))

@@ -1,7 +1,7 @@
 """What a user names on the command line: a guest and ROMs, by name or by file."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.symbols import SymbolMap
@@ -10,8 +10,18 @@ from rombuilder.romcache import rom_image
 from rombuilder.sources import guest_names, guests_dir
 from vmi.queue import DEFAULT_CAPACITY
 from vmm.core.errors import BadDescription
+from vmm.devices.disk import SECTOR_SIZE
+from vmm.machine import MachineDescription
 
-__all__ = ["Guest", "RomChoice", "load_guest", "load_initrd", "load_rom"]
+__all__ = [
+    "Guest",
+    "RomChoice",
+    "load_guest",
+    "load_initrd",
+    "load_rom",
+    "machine_with",
+    "patterned_disk",
+]
 
 NO_ROM = "none"
 _SOURCE = ".S"
@@ -22,11 +32,15 @@ _NO_SYMBOLS = SymbolMap({})
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """A guest image with the name it is reported by, and names for its addresses."""
+    """A guest image with the name it is reported by, and names for its addresses.
+
+    `disk` is the image that its machine gets for want of any other, empty for none.
+    """
 
     name: str
     image: bytes
     symbols: SymbolMap = _NO_SYMBOLS
+    disk: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +82,11 @@ def load_guest(name: str) -> Guest:
     known = guest_names()
     if name in known:
         # Loading what builds guests takes as long as a tenth of a boot.
-        from rombuilder.guest import build_guest  # noqa: PLC0415
+        from rombuilder.guest import build_guest, guest_disk  # noqa: PLC0415
 
         built = build_guest(name)
-        return Guest(name, built.data, SymbolMap(built.symbols))
+        sectors = guest_disk(guests_dir() / f"{name}{_SOURCE}")
+        return Guest(name, built.data, SymbolMap(built.symbols), patterned_disk(sectors))
     image = _read(name, "guest", f"the built-in guests {', '.join(known)}")
     path = Path(name)
     if path.suffix == _SOURCE:
@@ -79,18 +94,39 @@ def load_guest(name: str) -> Guest:
     return Guest(path.name, image)
 
 
+def patterned_disk(sectors: int) -> bytes:
+    """A disk image that no two sectors of are alike: byte n of sector s is 7 (512 s + n) + s."""
+    return b"".join(
+        bytes(
+            (7 * at + sector) & 0xFF
+            for at in range(sector * SECTOR_SIZE, (sector + 1) * SECTOR_SIZE)
+        )
+        for sector in range(sectors)
+    )
+
+
+def machine_with(about: MachineDescription, guest: Guest, rom: RomChoice) -> MachineDescription:
+    """The machine that `about` describes with this guest and ROM.
+
+    It has the guest's disk unless `about` names another.
+    """
+    disk = about.disk if about.disk is not None else guest.disk or None
+    return replace(about, guest=guest.image, rom=rom.image, disk=disk)
+
+
 def _build(source: Path) -> Guest:
     from linker.link import link  # noqa: PLC0415 - as above
     from linker.script_parser import read_script  # noqa: PLC0415
     from rombuilder.assembler import assemble  # noqa: PLC0415
-    from rombuilder.guest import guest_layout  # noqa: PLC0415
+    from rombuilder.guest import guest_disk, guest_layout  # noqa: PLC0415
     from vmi.symbols import assembler_symbols  # noqa: PLC0415
 
     folder = guests_dir()
     built = assemble(source, symbols=assembler_symbols(), include_dirs=[folder, folder / "lib"])
     image = link([built], read_script(guest_layout(source)))
     symbols = {label.name: label.address for label in image.labels}
-    return Guest(source.stem, image.data, SymbolMap(symbols))
+    disk = patterned_disk(guest_disk(source))
+    return Guest(source.stem, image.data, SymbolMap(symbols), disk)
 
 
 def load_initrd(path: Path | None) -> bytes | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from bench.compare import NamedRun, queue_cost
-from bench.inputs import Guest, RomChoice
+from bench.inputs import Guest, RomChoice, machine_with
 from vmm.core.errors import VmmError
 from vmm.core.outcome import OutcomeKind
 from vmm.machine import Machine, MachineDescription
@@ -62,9 +62,7 @@ def measure_speed(
     for repetition in range(repetitions):
         for i, (guest, line, rom) in enumerate(pairs):
             progress(f"{guest.name}, ROM {rom.name}, {repetition + 1} of {repetitions}")
-            machine = Machine(
-                replace(description, guest=guest.image, rom=rom.image, command_line=line)
-            )
+            machine = Machine(machine_with(replace(description, command_line=line), guest, rom))
             start = time.perf_counter()
             run = machine.run(watch)
             seconds[i].append(time.perf_counter() - start)

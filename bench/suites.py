@@ -48,7 +48,11 @@ def make_point(
     measures: Mapping[str, float] | None = None,
     engine: str = "unicorn",
 ) -> Point:
-    """A guest with a ROM on the machine that `about` describes; its guest and ROM are replaced."""
+    """A guest with a ROM on the machine that `about` describes; its guest and ROM are replaced.
+
+    Without a `disk` the guest gets the one that it wants, if any.
+    """
+    disk = disk or guest.disk
     case = Case(
         suite=suite,
         guest=guest.name,

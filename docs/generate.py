@@ -38,6 +38,7 @@ WITH_EXAMPLES = [
     "docs/howto-rom-call.md",
     "docs/howto-costs.md",
     "docs/howto-filter.md",
+    "docs/howto-io.md",
     "docs/howto-traces.md",
 ]
 

@@ -48,8 +48,8 @@ vmi_init:
 	.set ROW_CALL, 0
 	.set ROW_KIND, 1
 	.set ROW_FEATURES, 2
-	.set ROW_OFFSET, 3			# of the function, from the start of the image
-	.set ROW_SIZE, 5
+	.set ROW_OFFSET, 4			# of the function, from the start of the image
+	.set ROW_SIZE, 6
 	.set NO_ROW, 0xff
 
 	.global get_reloc
@@ -63,12 +63,12 @@ get_reloc:
 	movzbl offer_index - 1b(%edx,%eax), %ecx
 	cmp $NO_ROW, %ecx
 	je 3f
-	lea (%ecx,%ecx,4), %ecx			# rows of five bytes
-	lea offers - 1b(%edx,%ecx), %ecx
+	lea (%ecx,%ecx,2), %ecx			# rows of six bytes
+	lea offers - 1b(%edx,%ecx,2), %ecx
 .if FLAVOUR_BATCHING
-2:	mov features - 1b(%edx), %al
-	and ROW_FEATURES(%ecx), %al
-	cmp ROW_FEATURES(%ecx), %al
+2:	mov features - 1b(%edx), %eax
+	and ROW_FEATURES(%ecx), %ax
+	cmp ROW_FEATURES(%ecx), %ax
 	je 5f
 	add $ROW_SIZE, %ecx
 	cmp %bl, ROW_CALL(%ecx)
@@ -102,8 +102,8 @@ get_reloc:
 	.set next_number, \number + 1
 .endif
 	.section .rodata
-	.byte \number, \kind, \features
-	.word \function
+	.byte \number, \kind
+	.word \features, \function
 	.set next_row, next_row + 1
 	.endm
 
@@ -111,6 +111,16 @@ get_reloc:
 	.macro OFFER_QUEUED call, function
 	OFFER CALL_\call, queue_\function, RELOC_CALL_REL, FEATURE_SHADOW | FEATURE_ALONE
 	OFFER CALL_\call, several_\function, RELOC_CALL_REL, FEATURE_SHADOW
+	.endm
+
+# A port call: the ROM's own IDE channels for a host that hands them over.
+	.macro OFFER_PORT name
+.if FLAVOUR_BATCHING
+	OFFER CALL_\name, port_\name, RELOC_CALL_REL, FEATURE_IDE
+.endif
+.if CALLS_ALL
+	OFFER CALL_\name, native_\name
+.endif
 	.endm
 
 	.set next_number, 0
@@ -228,18 +238,20 @@ offers:
 .endif
 .if CALLS_ALL
 	OFFER CALL_SetLinearMapping, native_SetLinearMapping
-	OFFER CALL_IN, native_IN
-	OFFER CALL_INB, native_INB
-	OFFER CALL_INW, native_INW
-	OFFER CALL_INS, native_INS
-	OFFER CALL_INSB, native_INSB
-	OFFER CALL_INSW, native_INSW
-	OFFER CALL_OUT, native_OUT
-	OFFER CALL_OUTB, native_OUTB
-	OFFER CALL_OUTW, native_OUTW
-	OFFER CALL_OUTS, native_OUTS
-	OFFER CALL_OUTSB, native_OUTSB
-	OFFER CALL_OUTSW, native_OUTSW
+.endif
+	OFFER_PORT IN
+	OFFER_PORT INB
+	OFFER_PORT INW
+	OFFER_PORT INS
+	OFFER_PORT INSB
+	OFFER_PORT INSW
+	OFFER_PORT OUT
+	OFFER_PORT OUTB
+	OFFER_PORT OUTW
+	OFFER_PORT OUTS
+	OFFER_PORT OUTSB
+	OFFER_PORT OUTSW
+.if CALLS_ALL
 	OFFER CALL_SetIOPLMask, native_SetIOPLMask
 .endif
 .if FLAVOUR_BATCHING

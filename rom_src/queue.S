@@ -24,7 +24,7 @@
 	.include "queue.inc"
 
 .if FLAVOUR_BATCHING
-	.text
+	.section .text.hot, "ax"
 
 	.global queue_SetPxE
 queue_SetPxE:				# EAX = value, EDX = entry, ECX = flags

@@ -8,7 +8,7 @@
 	.include "queue.inc"
 
 .if FLAVOUR_BATCHING
-	.text
+	.section .text.hot, "ax"
 
 # EAX = function; ECX, its argument, is set already.  EAX comes back changed, nothing else does.
 	.macro RING function

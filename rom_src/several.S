@@ -27,7 +27,7 @@
 	.include "queue.inc"
 
 .if FLAVOUR_BATCHING
-	.text
+	.section .text.hot, "ax"
 
 # -> \key, which no other processor has; \other is spent.
 	.macro READ_KEY key, other

@@ -5,7 +5,7 @@
 	.include "queue.inc"
 
 .if FLAVOUR_BATCHING
-	.text
+	.section .text.hot, "ax"
 
 # Records hold 32-bit physical addresses, so a slot ends at 4 GiB and one that starts beyond is
 # empty: entries there are told by their virtual address.  The size is 0 while the slot changes, so

@@ -22,6 +22,7 @@ __all__ = [
     "GuestImage",
     "UnknownGuestError",
     "build_guest",
+    "guest_disk",
     "guest_layout",
     "guest_names",
     "guest_object",
@@ -33,6 +34,7 @@ KERNEL_BASE = GuestVirtual(0xC0000000)
 
 _SUMMARY = "# summary:"
 _LAYOUT = "# layout:"
+_DISK = "# disk:"
 _DEFAULT_LAYOUT = "guest.ld"
 _BASES = {_DEFAULT_LAYOUT: KERNEL_BASE, "flat.ld": GuestVirtual(0)}
 """What each layout adds to a physical address."""
@@ -84,6 +86,17 @@ def guest_summary(name: str) -> str:
     if name not in known:
         raise UnknownGuestError(name, known)
     return _directive(guests_dir() / f"{name}.S", _SUMMARY)
+
+
+def guest_disk(source: Path) -> int:
+    """How many sectors of disk a guest wants for want of any other ("# disk:" in its head).
+
+    Raises `BuildError` for what is no number.
+    """
+    sectors = _directive(source, _DISK) or "0"
+    if not sectors.isdecimal():
+        raise BuildError(f"{source.name}: disk {sectors!r}, expected a number of sectors")
+    return int(sectors)
 
 
 def guest_layout(source: Path) -> Path:

@@ -17,8 +17,8 @@ from vmi.symbols import assembler_symbols
 __all__ = ["load_object", "replace_calls"]
 
 _TABLE = "offers"
-_ROW_SIZE = 5
-_FEATURES, _FUNCTION = 2, 3
+_ROW_SIZE = 6
+_FEATURES, _FUNCTION = 2, 4
 
 
 def load_object(path: Path) -> ObjectFile:
@@ -57,7 +57,7 @@ def replace_calls(dispatch: ObjectFile, replacements: Mapping[str, str]) -> None
         symbol = wanted.setdefault(name, Symbol(name, binding=Binding.GLOBAL))
         field = row + _FUNCTION
         data = bytearray(section.data)
-        data[row + _FEATURES] = 0
+        data[row + _FEATURES : row + _FUNCTION] = bytes(_FUNCTION - _FEATURES)
         section.data = bytes(data)
         section.relocations = [
             relocation for relocation in section.relocations if relocation.offset != field

@@ -54,6 +54,11 @@ class Doorbell(IntEnum):
     """ECX = value for the register whose offset is in bits 31-16 of EAX."""
     FIND_HOME = 13
     """Which of the ROM's homes is this processor's (vmi/queue.py)? Answers 1 for the first."""
+    IDE_TAKE = 14
+    """ECX = virtual address of a channel block (vmi/ide.py) in the ROM's data: the ROM wants to
+    keep that IDE channel. Answers whether it does from now on."""
+    IDE_REQUEST = 15
+    """ECX = number of a channel that the ROM keeps: carry out what its block asks for."""
 
 
 class Feature(IntFlag):
@@ -80,3 +85,6 @@ class Feature(IntFlag):
     (`vmi.queue.HeaderField`)."""
     ALONE = 128
     """The machine has one processor, whose home is the first: none need be looked for."""
+    IDE = 256
+    """The ROM may keep the IDE channels and answer port calls to them itself. Granted with `ALONE`
+    only: a call is one access to its channel because interrupts are off."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import IntEnum, IntFlag
 
-from vmi import doorbell, header, queue
+from vmi import doorbell, header, ide, queue
 from vmi.calls import API_MAJOR, API_MINOR, CALLS
 from vmi.clock import CycleCounter
 from vmi.flags import LazyMode, PageFlag, RebootKind, TlbFlush, UpdateFlag
@@ -58,6 +58,12 @@ def assembler_symbols() -> dict[str, int]:
         **_members("RECORD", queue.RecordKind),
         "APIC_MIRRORED_LOW": mirrored & 0xFFFFFFFF,
         "APIC_MIRRORED_HIGH": mirrored >> 32,
+        **{f"CHANNEL_{field.name}": int(field) for field in ide.IdeField},
+        **_members("CHANNEL_REQUEST", ide.IdeRequest),
+        "CHANNEL_BUFFER_SECTORS": ide.BUFFER_SECTORS,
+        "CHANNEL_BUFFER_SIZE": ide.BUFFER_SIZE,
+        "CHANNEL_IDENTIFY_SIZE": ide.IDENTIFY_SIZE,
+        "CHANNEL_BLOCK_SIZE": ide.BLOCK_SIZE,
     }
 
 

@@ -9,7 +9,7 @@ import click
 
 from bench.compare import NamedRun
 from bench.costs import Model
-from bench.inputs import load_guest
+from bench.inputs import load_guest, machine_with
 from bench.schema import run_to_json
 from bench.symbols import SymbolMap, read_system_map
 from vmirom.estimates import costs_options
@@ -127,7 +127,7 @@ def run(
         tell(f"{chosen.name}, ROM {rom.name}")
         machine = create_machine(
             engine_named(engine),
-            replace(about, guest=chosen.image, rom=rom.image, check_shadow=check_shadow),
+            replace(machine_with(about, chosen, rom), check_shadow=check_shadow),
             None if json_output or asked.csv or interactive else tell.line,
         )
         tell.follow(machine)

@@ -4,14 +4,13 @@ import os
 import select
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import click
 from rich.live import Live
 from rich.table import Table
 
-from bench.inputs import load_guest
+from bench.inputs import load_guest, machine_with
 from bench.live import TOP_SCHEMA, LiveRow, Pulse
 from vmirom.options import RomTuning, as_json, machine_options, rom_option, rom_options
 from vmirom.output import (
@@ -69,8 +68,9 @@ def top(
     rom = tuning.load(rom_name)
     title = f"{chosen.name}, ROM {rom.name}, policy {about.policy.name}"
     with progress() as tell:
-        machine = Machine(replace(about, guest=chosen.image, rom=rom.image))
-        watcher = _Watcher(machine, tell, title, interval, quiet=json_output)
+        watcher = _Watcher(
+            Machine(machine_with(about, chosen, rom)), tell, title, interval, quiet=json_output
+        )
         tell.quiet()
         run = watcher.run()
     if json_output:

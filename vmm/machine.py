@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,12 +85,12 @@ class MachineDescription:
     `guest` is a Multiboot image, a Linux bzImage or a vmlinux, the latter two with
     an `initrd`; `rom` a VMI ROM image or none, `memory` is in bytes, `rom_address`
     where firmware puts the ROM. `backings` are names and sizes, in bytes, of memory that the guest
-    sees only where `set_memory` shows it. `disk` is an image for the first IDE drive; what the
-    guest writes to it is forgotten, unless `disk_writes` says otherwise. The run is cut into phases
-    where the console first prints one of `marks`. `filters` see the reads of their ports
-    before the devices do; `devices` are plugged in besides those of every PC.
-    `check_shadow` compares every shadow entry with the guest's tables at each exit, which
-    is slow. `apic` shows the guest its local APIC, which is
+    sees only where `set_memory` shows it. `disk` is an image for the first IDE drive, in a
+    file or as it is; what the guest writes to it is forgotten, unless `disk_writes` says
+    otherwise. The run is cut into phases where the console first prints one of `marks`.
+    `filters` see the reads of their ports before the devices do; `devices` are plugged in
+    besides those of every PC. `check_shadow` compares every shadow entry with the guest's
+    tables at each exit, which is slow. `apic` shows the guest its local APIC, which is
     hidden otherwise, an I/O APIC, and the tables that name them; `ioapic_process` lets the
     I/O APIC live in a process of its own. Of `cpus` virtual CPUs the first one starts the
     guest; with more than one they have APICs in any case. `seconds` of the host's
@@ -100,7 +101,7 @@ class MachineDescription:
     rom: bytes | None = None
     command_line: str = ""
     initrd: bytes | None = None
-    disk: Path | None = None
+    disk: Path | bytes | None = None
     disk_writes: Writes = Writes.OVERLAY
     memory: int = DEFAULT_MEMORY
     backings: tuple[tuple[str, int], ...] = ()
@@ -128,9 +129,11 @@ def check_memory(about: MachineDescription) -> None:
 
 
 def open_disk(about: MachineDescription) -> BinaryIO | None:
-    """The disk image's file, for the caller to close; raises `BadDescription`."""
+    """The disk image as a file, for the caller to close; raises `BadDescription`."""
     if about.disk is None:
         return None
+    if isinstance(about.disk, bytes):
+        return BytesIO(about.disk)
     through = about.disk_writes is Writes.THROUGH
     try:
         return about.disk.open("r+b") if through else about.disk.open("rb")
@@ -305,6 +308,7 @@ class Machine:
                 # A kernel that finds a local APIC asks for this one.
                 clock.wire(Wiring.LVTT, self.apics[vcpu.index].timer_alarm)
             vcpu.doorbell.serve_clock(clock)
+            vcpu.doorbell.serve_channels(self.pc.ide)
 
     def _make_processors(self) -> None:
         """The CPUs as the run loop sees them; start-up reaches the others by their APICs."""

@@ -21,6 +21,7 @@ from vmm.devices.ide import (
     IdeChannel,
 )
 from vmm.devices.idedrive import IdeDrive
+from vmm.devices.ideinrom import IdeInRom
 from vmm.devices.ioapic import input_of_irq
 from vmm.devices.ioapiclink import IoApicLink, WireTo
 from vmm.devices.linebatch import LineBatch
@@ -119,17 +120,22 @@ class Pc:
             self.claim(_IRQ_PRIMARY, "ide0"),
             self.claim(_IRQ_SECONDARY, "ide1"),
         )
-        primary = IdeChannel(
-            first_wire if msi is None else msi.line(first_wire),
-            PRIMARY_PORTS,
-            PRIMARY_CONTROL,
-            None if disk is None else IdeDrive(disk),
+        primary = IdeInRom(
+            IdeChannel(
+                first_wire if msi is None else msi.line(first_wire),
+                PRIMARY_PORTS,
+                PRIMARY_CONTROL,
+                None if disk is None else IdeDrive(disk),
+            )
         )
-        secondary = IdeChannel(
-            second_wire if msi is None else msi.line(second_wire),
-            SECONDARY_PORTS,
-            SECONDARY_CONTROL,
+        secondary = IdeInRom(
+            IdeChannel(
+                second_wire if msi is None else msi.line(second_wire),
+                SECONDARY_PORTS,
+                SECONDARY_CONTROL,
+            )
         )
+        self.ide = (primary, secondary)
         if rom is not None:
             self.pci.plug(_VMI_ROM_SLOT, VmiRomDevice(rom))
         for name, first, count, device in (

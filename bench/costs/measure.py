@@ -4,13 +4,12 @@ import json
 import platform
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from bench.costs.load import ENGINE, SCHEMA
 from bench.costs.model import Model, Range, Unit
 from bench.exittimes import ExitTimes
-from bench.inputs import Guest, RomChoice
+from bench.inputs import Guest, RomChoice, machine_with
 from vmm.core import is_compiled
 from vmm.core.errors import VmmError
 from vmm.core.event import Reason, Weight
@@ -46,7 +45,7 @@ def measure_engine(
         for guest in guests:
             for rom in roms:
                 progress(f"{guest.name}, ROM {rom.name}, {repetition + 1} of {repetitions}")
-                _time(replace(description, guest=guest.image, rom=rom.image), times, watch)
+                _time(machine_with(description, guest, rom), times, watch)
         for key, spread in times.spreads.items():
             means.setdefault(key, []).append(spread.mean)
         for weight, found in by_weight.items():

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bench.inputs import load_guest, load_rom
+from bench.inputs import load_guest, load_rom, machine_with
 from bench.record import Counts
 from bench.report.data import Trio
 from bench.report.figure import Figure, Table
@@ -121,7 +121,7 @@ def _again(trio: Trio, rom: str, counts: Counts) -> Timeline | None:
     line = Timeline()
     machine = Machine(
         replace(
-            MachineDescription(guest=guest.image, rom=image.image),
+            machine_with(MachineDescription(guest=guest.image), guest, image),
             policy=policy_named(trio.policy),
             command_line=trio.command_line,
         )

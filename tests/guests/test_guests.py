@@ -6,6 +6,7 @@ import functools
 
 import pytest
 
+from bench.inputs import load_guest
 from rombuilder.guest import GuestImage, build_guest, guest_names, guest_summary
 from rombuilder.rom import Calls, Flavour, build_rom
 from vmi.calls import call_numbered
@@ -38,7 +39,11 @@ def rom(flavour: str, *defines: str, calls: Calls | None = None, queue: int = 12
 def run(guest: str, rom_image: bytes | None, append: str = SMALL, *, check: bool = False) -> Run:
     return Machine(
         MachineDescription(
-            guest=image(guest).data, rom=rom_image, command_line=append, check_shadow=check
+            guest=image(guest).data,
+            rom=rom_image,
+            command_line=append,
+            disk=load_guest(guest).disk or None,
+            check_shadow=check,
         )
     ).run()
 

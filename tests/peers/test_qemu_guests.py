@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.inputs import load_guest
 from rombuilder.guest import build_guest, guest_names
 from rombuilder.rom import Calls, Flavour, build_rom
 
@@ -33,6 +34,11 @@ def run_guest(
     """Boot a guest and wait for its verdict."""
     image = folder / f"{guest}.bin"
     image.write_bytes(build_guest(guest).data)
+    disk = load_guest(guest).disk
+    if disk:
+        file = folder / "disk.img"
+        file.write_bytes(disk)
+        options = (*options, "-drive", f"file={file},format=raw,if=ide,snapshot=on")
     return subprocess.run(
         [
             QEMU,

@@ -134,6 +134,7 @@ class Machine:
         self.rings: list[Ring] = []
         self.refuse: set[Doorbell] = set()
         self.home = 1
+        self.ring: Callable[[Doorbell, int], int] | None = None
         self.port_reads: list[tuple[int, int]] = []
         self.port_writes: list[tuple[int, int]] = []
         self.port_value: Callable[[int], int] = lambda _number: 0xFFFFFFFF
@@ -184,6 +185,8 @@ class Machine:
         uc.reg_write(x86.UC_X86_REG_EAX, self._serve(ring))
 
     def _serve(self, ring: Ring) -> int:
+        if self.ring is not None and ring.function in (Doorbell.IDE_TAKE, Doorbell.IDE_REQUEST):
+            return self.ring(ring.function, ring.argument)
         if ring.function in self.refuse:
             return 0
         if ring.function is Doorbell.ATTACH:

@@ -88,10 +88,10 @@ class BatchQueue:
             (int(self.image_start), int(self.image_end)),
         )
         self.memory.set_protected(region.first_frame, region.frames, False)
-        granted = int(self.offered) & ~int(Feature.ALONE | Feature.CURTAIN)
+        granted = int(self.offered) & ~int(Feature.ALONE | Feature.CURTAIN | Feature.IDE)
         if not self.peers:
             self.move_in(region, 0)
-            granted |= Feature.ALONE
+            granted |= Feature.ALONE | (int(self.offered) & Feature.IDE)
             if self.hang_curtain(address):
                 granted |= Feature.CURTAIN
         elif len(self.peers) < region.homes:
@@ -134,6 +134,10 @@ class BatchQueue:
         if self.has_home and self.peers:
             behind = self.header + HeaderField.RECORDS + 4 * self.capacity
             self.memory.write32(behind + HomeField.KEY, 0)
+
+    def is_in_image(self, start, size):
+        """Does it lie inside the ROM image, whole?"""
+        return bool(self.image_start <= start and start + size <= self.image_end)
 
     def location(self):
         """Guest-physical address and capacity of the attached queue."""

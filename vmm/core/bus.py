@@ -8,7 +8,9 @@ from typing import Protocol, runtime_checkable
 from vmi.address import PAGE_MASK, PAGE_SHIFT, GuestPhysical, Port
 
 __all__ = [
+    "Block",
     "InterruptController",
+    "LendsItself",
     "MemoryBus",
     "MemoryDevice",
     "NoInterrupts",
@@ -56,6 +58,37 @@ class SharesState(Protocol):
 
     def share(self, view: memoryview) -> None:
         """Keep the shared state in `view`, of `shared_size` bytes, from now on."""
+        ...
+
+
+class Block(Protocol):
+    """A stretch of guest memory that a device may use, by offset."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """What is there."""
+        ...
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Store it there."""
+        ...
+
+
+class LendsItself(Protocol):
+    """A device whose registers the ROM can keep in its place.
+
+    `block_size` is the bytes of guest memory in which it leaves its state for the ROM, and
+    in which both meet from then on. It asks for nothing by itself: when it wants itself
+    back, it takes what is there.
+    """
+
+    block_size: int
+
+    def lend(self, block: Block) -> bool:
+        """Leave the state in `block`; false, with nothing done, where that is not possible."""
+        ...
+
+    def serve(self) -> bool:
+        """Carry out what the ROM asks for in the block; false if it is not lent."""
         ...
 
 

@@ -15,6 +15,7 @@ cdef class DoorbellPort:
     cdef Counters counters
     cdef readonly object clock
     cdef readonly object start_ap
+    cdef readonly tuple channels
     cdef LocalApic apic
     cdef readonly object complaints
 

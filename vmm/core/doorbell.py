@@ -6,15 +6,18 @@ effect.
 
 import cython
 
+from vmi.address import PAGE_SHIFT
 from vmi.apstate import AP_STATE_SIZE, START_WORDS, ApState
 from vmi.clock import ALARM_WORDS, AlarmRequest, alarm_of
 from vmi.doorbell import Doorbell, Feature
+from vmi.ide import IdeField
 from vmi.queue import HeaderField
 from vmm.core.apstart import check_start
 from vmm.core.batch import BatchQueue
 from vmm.core.counters import Counters
 from vmm.core.cpustate import CpuState
 from vmm.core.event import Event
+from vmm.core.guestblock import GuestBlock
 from vmm.core.localapic import LocalApic
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
@@ -35,6 +38,8 @@ CANCEL_ALARM = cython.declare(cython.uint, Doorbell.CANCEL_ALARM)
 START_AP = cython.declare(cython.uint, Doorbell.START_AP)
 APIC_READ = cython.declare(cython.uint, Doorbell.APIC_READ)
 APIC_WRITE = cython.declare(cython.uint, Doorbell.APIC_WRITE)
+IDE_TAKE = cython.declare(cython.uint, Doorbell.IDE_TAKE)
+IDE_REQUEST = cython.declare(cython.uint, Doorbell.IDE_REQUEST)
 FUNCTION_MASK = cython.declare(cython.uint, 0xFFFF)
 OFFSET_SHIFT = cython.declare(cython.uint, 16)
 REGISTER_MASK = cython.declare(cython.uint, 0xFFF)
@@ -50,7 +55,8 @@ class DoorbellPort:
 
     `clock`, where there is one, is a `vmm.core.clock.GuestClock`. `start_ap(apic_id, state)`,
     where there is one, has a processor begin in a `vmi.apstate.ApState` when it is next
-    started up, and raises `ValueError` where it cannot.
+    started up, and raises `ValueError` where it cannot. `channels` are the IDE channels
+    that the ROM may keep, each a `vmm.core.bus.LendsItself`.
     """
 
     def __init__(
@@ -71,12 +77,15 @@ class DoorbellPort:
         self.clock = None
         self.start_ap = None
         self.apic = None
+        self.channels = ()
         self.complaints = []
 
     def ring(self, function: cython.uint, argument: cython.uint, eip: cython.uint) -> cython.uint:
         """The doorbell: answers what the ROM finds in EAX."""
         offset: cython.uint = function >> OFFSET_SHIFT
         function &= FUNCTION_MASK
+        if self.channels and (function == IDE_TAKE or function == IDE_REQUEST):
+            return self.channel(function, argument, eip)
         self.counters.count(HYPERCALL, function, eip)
         if function == ATTACH:
             return self.attach(argument, eip)
@@ -174,6 +183,50 @@ class DoorbellPort:
             self.complain(f"doorbell START_AP at {eip:#010x} refused: {refusal}")
             return 0
         return 1
+
+    def serve_channels(self, channels):
+        """Let the ROM keep these IDE channels, the first one first."""
+        self.channels = tuple(channels)
+        self.queue.offered = self.queue.offered | Feature.IDE
+
+    def channel(self, function, argument, eip):
+        """IDE_TAKE, IDE_REQUEST: the work is a device's, so the exit is a heavy one."""
+        self.counters.count_heavy(HYPERCALL, function, eip)
+        name = Doorbell(function).name
+        if function == IDE_REQUEST:
+            if argument < len(self.channels) and self.channels[argument].serve():
+                return 1
+            self.complain(f"doorbell {name} at {eip:#010x}: channel {argument} is not the ROM's")
+            return 0
+        try:
+            self.lend(argument)
+        except QueueRefused as refusal:
+            self.complain(f"doorbell {name} at {eip:#010x} refused: {refusal}")
+            return 0
+        return 1
+
+    def lend(self, address):
+        """Hand over the channel that the block at this virtual address is for."""
+        number = self.memory.read32(self.queue.locate(address) + IdeField.NUMBER)
+        if number >= len(self.channels):
+            raise QueueRefused(f"there is no channel {number}")
+        channel = self.channels[number]
+        if not channel.lend(self.room_at(address, channel.block_size)):
+            raise QueueRefused(f"channel {number} cannot be handed over")
+
+    def room_at(self, address, size):
+        """Guest memory in the ROM's writable data, at a virtual address; raises `QueueRefused`."""
+        start = self.queue.locate(address)
+        if start & 3 or not self.queue.is_in_image(start, size):
+            raise QueueRefused(f"{size} bytes at {start:#x} do not lie in the ROM's data")
+        last = (start + size - 1) >> PAGE_SHIFT
+        for frame in range(start >> PAGE_SHIFT, last + 1):
+            ahead = (frame << PAGE_SHIFT) - start
+            if self.memory.is_protected(frame):
+                raise QueueRefused(f"the ROM's page at {frame << PAGE_SHIFT:#x} is not writable")
+            if ahead > 0 and self.queue.locate(address + ahead) != start + ahead:
+                raise QueueRefused(f"what lies at {address:#010x} is not physically contiguous")
+        return GuestBlock(self.memory, start, size)
 
     def words_at(self, address, count):
         """So many words of guest memory, at an address that the guest gave."""

@@ -236,7 +236,33 @@ class GuestMemory:
 
     def read(self, address, size):
         """`size` bytes as `bytes`, all ones where there is no RAM."""
-        return bytes(self.read8((address + i) & 0xFFFFFFFF) for i in range(size))
+        parts = []
+        while size > 0:
+            address &= 0xFFFFFFFF
+            count = min(size, 4096 - (address & 0xFFF))
+            entry = self.entry(address >> 12)
+            if entry & RAM:
+                start = ((entry >> 12) << 12) | (address & 0xFFF)
+                parts.append(bytes(self.bytes[start : start + count]))
+            else:
+                parts.append(b"\xff" * count)
+            address += count
+            size -= count
+        return b"".join(parts)
+
+    def write(self, address, data):
+        """Store bytes; those that fall where no RAM is or into a protected frame are dropped."""
+        done = 0
+        while done < len(data):
+            at = (address + done) & 0xFFFFFFFF
+            count = min(len(data) - done, 4096 - (at & 0xFFF))
+            entry = self.entry(at >> 12)
+            if (entry & (RAM | PROTECTED)) == RAM:
+                if self.log.on:
+                    self.log.written(entry >> 12)
+                start = ((entry >> 12) << 12) | (at & 0xFFF)
+                memoryview(self.bytes)[start : start + count] = data[done : done + count]
+            done += count
 
     def load(self, address, data):
         """Copy `data` in as firmware would, protection or not.

@@ -54,15 +54,21 @@ class DiskImage:
         return len(self._overlay)
 
     def read_sector(self, number: int) -> bytes:
-        """512 bytes; raises `IndexError` beyond the end."""
+        """512 bytes; raises `IndexError` beyond the end, `OSError` when the file fails."""
         self._check(number)
         if number in self._overlay:
             return self._overlay[number]
         self._file.seek(number * SECTOR_SIZE)
-        return self._file.read(SECTOR_SIZE)
+        data = self._file.read(SECTOR_SIZE)
+        if len(data) < SECTOR_SIZE:
+            raise OSError(f"sector {number}: the image's file has become shorter")
+        return data
 
     def write_sector(self, number: int, data: bytes) -> None:
-        """Store 512 bytes; raises `WriteProtected`, or `IndexError` beyond the end."""
+        """Store 512 bytes.
+
+        Raises `WriteProtected`, `IndexError` beyond the end, `OSError` when the file fails.
+        """
         self._check(number)
         if len(data) != SECTOR_SIZE:
             raise ValueError(f"{len(data)} bytes are not a sector of {SECTOR_SIZE}")
@@ -75,7 +81,7 @@ class DiskImage:
         self._file.write(data)
 
     def flush(self) -> None:
-        """Hand written sectors on to the file's system."""
+        """Hand written sectors on to the file's system; raises `OSError` when it fails."""
         if self._writes is Writes.THROUGH:
             self._file.flush()
 

@@ -58,6 +58,35 @@ class IdeChannel:
         self._control = 0
 
     @property
+    def drives(self) -> tuple[IdeDrive | None, IdeDrive | None]:
+        """Device 0 and device 1."""
+        return self._drives
+
+    @property
+    def selected(self) -> int:
+        """Which of them answers."""
+        return self._selected
+
+    @property
+    def control(self) -> int:
+        """The device control register."""
+        return self._control
+
+    @property
+    def level(self) -> bool:
+        """The interrupt line."""
+        return self._line.level
+
+    @level.setter
+    def level(self, level: bool) -> None:
+        self._line.level = level
+
+    def restore(self, selected: int, control: int) -> None:
+        """Go on from these two, and from the drives as they are."""
+        self._selected, self._control = selected, control
+        self._settle()
+
+    @property
     def _drive(self) -> IdeDrive | None:
         return self._drives[self._selected]
 

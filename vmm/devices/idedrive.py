@@ -4,12 +4,12 @@ Commands take no time: a drive is never seen busy.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vmm.devices.disk import SECTOR_SIZE, DiskImage, Writes
 from vmm.devices.ideidentify import MULTIPLE_LIMIT, Geometry, identify_data
 
-__all__ = ["Error", "IdeDrive", "Registers", "Status"]
+__all__ = ["DriveState", "Error", "IdeDrive", "Registers", "Status"]
 
 
 class Status:
@@ -27,6 +27,8 @@ class Error:
     ID_NOT_FOUND = 0x10
     ABORTED = 0x04
     WRITE_PROTECTED = 0x40
+    UNCORRECTABLE = 0x40
+    """Of a read, where the image's file fails."""
 
 
 _DIAGNOSTICS_PASSED = 0x01
@@ -60,8 +62,35 @@ class Registers:
         self.mid = self.high = self.device = 0
 
 
+@dataclass(slots=True)
+class DriveState:
+    """All that a drive is besides its image, so that somebody else can go on in its place.
+
+    `data` is the block on its way through the data port, empty while none is, with the
+    next byte at `position`; `block`, `left` and `next_sector` are those of its command.
+    """
+
+    registers: Registers
+    error: int
+    status: int
+    interrupt: bool
+    geometry: Geometry
+    multiple: int
+    data: bytes
+    position: int
+    incoming: bool
+    wide: bool
+    block: int
+    left: int
+    next_sector: int
+
+
 class IdeDrive:
-    """One drive. `interrupt` is true while it asks for service."""
+    """One drive. `interrupt` is true while it asks for service.
+
+    Where the image's file fails a command ends with an error, and with the address of the
+    sector in the registers.
+    """
 
     def __init__(self, image: DiskImage) -> None:
         self._image = image
@@ -71,6 +100,43 @@ class IdeDrive:
         self.reset()
         self._geometry = self._default
         self._multiple = 0
+
+    @property
+    def image(self) -> DiskImage:
+        """Its contents."""
+        return self._image
+
+    @property
+    def state(self) -> DriveState:
+        """What `restore` takes."""
+        return DriveState(
+            registers=replace(self.registers),
+            error=self.error,
+            status=self.status,
+            interrupt=self.interrupt,
+            geometry=self._geometry,
+            multiple=self._multiple,
+            data=bytes(self._buffer) if self.status & Status.DATA_REQUEST else b"",
+            position=self._position,
+            incoming=self._incoming,
+            wide=self._wide,
+            block=self._block,
+            left=self._left,
+            next_sector=self._next,
+        )
+
+    def restore(self, state: DriveState) -> None:
+        """Go on from `state`; its numbers are the caller's to check."""
+        self.registers = replace(state.registers)
+        self.error, self.status, self.interrupt = state.error, state.status, state.interrupt
+        self._geometry, self._multiple = state.geometry, state.multiple
+        self._buffer, self._position = bytearray(state.data), state.position
+        self._incoming, self._wide = state.incoming, state.wide
+        self._block, self._left, self._next = state.block, state.left, state.next_sector
+
+    def identify_data(self) -> bytes:
+        """What IDENTIFY DEVICE answers now."""
+        return identify_data(self._image.sectors, self._default, self._geometry, self._multiple)
 
     def reset(self) -> None:
         """A reset by software; settings survive it."""
@@ -207,14 +273,20 @@ class IdeDrive:
         if count == 0:
             self._out_of_range()
             return
+        data = bytearray()
+        for sector in range(self._next, self._next + count):
+            try:
+                data += self._image.read_sector(sector)
+            except OSError:
+                self._show_address(sector, wide=self._wide)
+                self._fail(Error.UNCORRECTABLE)
+                return
         self._show_address(self._next + count - 1, wide=self._wide)
-        self._request(
-            b"".join(self._image.read_sector(self._next + i) for i in range(count)), signal=True
-        )
+        self._request(data, signal=True)
         self._next += count
         self._left -= count
 
-    def _request(self, data: bytes, *, signal: bool) -> None:
+    def _request(self, data: bytes | bytearray, *, signal: bool) -> None:
         self._buffer = bytearray(data)
         self._position = 0
         self.status |= Status.DATA_REQUEST
@@ -265,7 +337,11 @@ class IdeDrive:
         for start in range(0, len(self._buffer), SECTOR_SIZE):
             self._show_address(self._next, wide=self._wide)
             sector = bytes(self._buffer[start : start + SECTOR_SIZE])
-            self._image.write_sector(self._next, sector)
+            try:
+                self._image.write_sector(self._next, sector)
+            except OSError:
+                self._fail(Error.ABORTED)
+                return
             self._next += 1
             self._left -= 1
         if self._left:
@@ -321,16 +397,17 @@ class IdeDrive:
         self._succeed()
 
     def _flush(self) -> None:
-        self._image.flush()
-        self._succeed()
+        try:
+            self._image.flush()
+        except OSError:
+            self._fail(Error.ABORTED)
+        else:
+            self._succeed()
 
     def _identify(self) -> None:
         self._incoming = False
         self._left = 0
-        self._request(
-            identify_data(self._image.sectors, self._default, self._geometry, self._multiple),
-            signal=True,
-        )
+        self._request(self.identify_data(), signal=True)
 
     def _set_features(self) -> None:
         block = self.registers

@@ -176,8 +176,8 @@ def test_operations_are_told_apart() -> None:
     rows = {(row[0], row[1]): row for row in figure.tables[0].rows}
     plain = [row for (_, served_by), row in rows.items() if served_by == "plain device"]
     assert len(plain) == len(suites.IO_UNITS)
-    assert any("filter" in paragraph for paragraph in figure.text)
-    assert any("nothing saves anything" in paragraph for paragraph in figure.text)
+    assert any("console byte: filter" in paragraph for paragraph in figure.text)
+    assert any("4 KiB, 1 command: ROM batching takes 2 exits" in text for text in figure.text)
 
 
 def test_nothing_to_show_is_said() -> None:
