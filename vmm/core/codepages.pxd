@@ -6,4 +6,5 @@ cdef class CodePages:
     cdef readonly object stale
 
     cdef bint is_code(self, unsigned int frame) noexcept
+    cdef bint is_mixed(self, unsigned int frame) noexcept
     cdef bint is_watched(self, unsigned int frame) noexcept

@@ -40,6 +40,10 @@ class CodePages:
         """Is the frame executable, if only in turns?"""
         return self.state[frame] != PLAIN
 
+    def is_mixed(self, frame: cython.uint) -> cython.bint:
+        """Is the frame executable and writable at once?"""
+        return self.state[frame] == MIXED
+
     def executed(self, frame):
         """The frame becomes executable."""
         self.state[frame] = CODE

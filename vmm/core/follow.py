@@ -15,6 +15,9 @@ NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
 FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
 # A leaf whose guest entry is not present (faultmask.py).
 NOT_THERE = cython.declare(cython.ulonglong, 0x400)
+LENT = cython.declare(cython.ulonglong, 0x800)
+# A bit of what GuestMemory.entry() answers.
+RAM = cython.declare(cython.uint, 1)
 NO_HOST = cython.declare(cython.uint, 0xFFFFFFFF)
 # Bits 12-51 of a guest's 64-bit entry.
 GUEST_FRAME = cython.declare(cython.ulonglong, 0xFFFFFFFFFF000)
@@ -33,8 +36,10 @@ class Follower:
     def copy_of(self, entry: cython.uint) -> cython.uint:
         """Where the shadow's copy of the guest's leaf entry at `entry` is; 0 if it has none."""
         frame: cython.uint = self.memory.host(entry >> 12)
-        if frame == NO_HOST:
-            return 0
+        return 0 if frame == NO_HOST else self.copy_in(frame, entry)
+
+    def copy_in(self, frame: cython.uint, entry: cython.uint) -> cython.uint:
+        """The same for a table whose frame of the host's is known."""
         index: cython.uint
         half: cython.uint = 0
         if self.paging.pae():
@@ -61,7 +66,7 @@ class Follower:
         pages: ShadowPages = self.pages
         page: cython.uint
         index: cython.uint
-        location: cython.uint = self.copy_of(address)
+        location: cython.uint = self.copy_in(frame, address)
         if self.paging.pae():
             if location:
                 self.leaf_written(location, self.memory.read64(address))
@@ -83,23 +88,21 @@ class Follower:
         pages: ShadowPages = self.pages
         old: cython.ulonglong = pages.entries[location]
         guest: cython.ulonglong = (entry & GUEST_FRAME) >> 12
+        known: cython.uint = 0
         # Only what was accessed before is worth having ready.
-        if (
-            not entry & PRESENT
-            or not entry & ACCESSED
-            or guest >= self.memory.frame_count
-            or not self.memory.is_ram(cython.cast(cython.uint, guest))
-        ):
+        if entry & PRESENT and entry & ACCESSED and guest < self.memory.frame_count:
+            known = self.memory.entry(cython.cast(cython.uint, guest))
+        if not known & RAM:
             pages.drop_leaf(location)
             pages.entries[location] = 0 if entry & PRESENT else NOT_THERE
             return 0
-        frame: cython.uint = self.memory.host(cython.cast(cython.uint, guest))
-        same: cython.bint = (old & PRESENT) != 0 and (old & FRAME_MASK) >> 12 == frame
+        same: cython.bint = (old & PRESENT) != 0 and (old & FRAME_MASK) >> 12 == known >> 12
         forbidden: cython.bint = self.paging.no_execute and entry >> 63
         new: cython.ulonglong = pages.leaf(
             cython.cast(cython.uint, guest),
+            known,
             (entry & USER) != 0,
             (entry & WRITABLE) != 0 and (entry & DIRTY) != 0,
-            same and not old & NO_EXECUTE and not forbidden,
+            same and not old & (NO_EXECUTE | LENT) and not forbidden,
         )
         return pages.store_leaf(location, pages.mark(entry, new))

@@ -165,6 +165,7 @@ class PageFaults:
             self.given_up_frame = frame
             return shadow.flush_if_stale()
         self.meter.retire()
+        shadow.pages.unseen[frame] = 1
         shadow.follower.entry_written((physical >> 2) << 2)
         if ((physical & 3) + self.stores.touched) > 4:
             shadow.follower.entry_written(((physical >> 2) << 2) + 4)

@@ -36,9 +36,14 @@ LARGE = cython.declare(cython.ulonglong, 0x80)
 ACCESSED_DIRTY = cython.declare(cython.ulonglong, 0x60)
 NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
 WITHHELD = cython.declare(cython.ulonglong, 0x200)
+LENT = cython.declare(cython.ulonglong, 0x800)
 FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
 # Bits 12-51 of a guest's 64-bit entry.
 GUEST_FRAME = cython.declare(cython.ulonglong, 0xFFFFFFFFFF000)
+
+# Bits of what GuestMemory.entry() answers.
+RAM = cython.declare(cython.uint, 1)
+PROTECTED = cython.declare(cython.uint, 2)
 
 ERROR_WRITE = cython.declare(cython.uint, 2)
 ERROR_USER = cython.declare(cython.uint, 4)
@@ -386,7 +391,8 @@ class ShadowMmu:
                 self.guest_error |= ERROR_FETCH
             return GUEST_FAULT
         guest: cython.uint = paging.physical >> 12
-        frame: cython.uint = self.memory.host(guest)
+        known: cython.uint = self.memory.entry(guest)
+        frame: cython.uint = known >> 12 if known & RAM else NO_HOST
         self.target = paging.physical
         if write:
             if self.pages.code is not None and self.pages.code.is_code(frame):
@@ -398,7 +404,7 @@ class ShadowMmu:
                 return CODE_WRITE if mapped else FILLED
             if self.is_traced(frame):
                 return TABLE_WRITE
-            if self.memory.is_protected(guest):
+            if known & PROTECTED:
                 return ROM_WRITE
             if frame != NO_HOST and self.memory.log.clean[frame]:
                 return self.log_write(address, frame, fetch)
@@ -436,7 +442,8 @@ class ShadowMmu:
         paging: GuestPaging = self.paging
         pages: ShadowPages = self.pages
         guest: cython.uint = paging.physical >> 12
-        frame: cython.uint = self.memory.host(guest)
+        known: cython.uint = self.memory.entry(guest)
+        frame: cython.uint = known >> 12 if known & RAM else NO_HOST
         # With CR0.WP clear ring 0 may write where ring 3 may only read: such an
         # entry is writable and ring 0's alone until ring 3 faults on it.
         override: cython.bint = write and not paging.writable
@@ -445,13 +452,16 @@ class ShadowMmu:
         slot: cython.uint = 512 * page + ((address >> 12) & 511)
         old: cython.ulonglong = pages.entries[slot]
         same: cython.bint = (old & PRESENT) != 0 and (old & FRAME_MASK) >> 12 == frame
-        execute: cython.bint = paging.executable and (fetch or (same and not old & NO_EXECUTE))
+        execute: cython.bint = paging.executable and (
+            fetch or (same and not old & (NO_EXECUTE | LENT))
+        )
         new: cython.ulonglong
         if paging.large:
-            new = pages.leaf(guest, True, True, execute)
+            new = pages.leaf(guest, known, True, True, execute)
         else:
             new = pages.leaf(
                 guest,
+                known,
                 (paging.pte & USER) != 0 and not (override and not paging.pte & WRITABLE),
                 override or (paging.pte & WRITABLE and paging.pte & DIRTY) != 0,
                 execute,

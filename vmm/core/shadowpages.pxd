@@ -40,6 +40,10 @@ cdef class ShadowPages:
     cdef unsigned int[::1] mappings
     cdef Links links
     cdef unsigned char[::1] translated
+    # how many mappings of a frame code was fetched through
+    cdef unsigned int[::1] fetched
+    # stores to what was code once that the engine may not have seen
+    cdef unsigned char[::1] unseen
     cdef bint tlb_stale
     cdef bint links_stale
 
@@ -52,9 +56,12 @@ cdef class ShadowPages:
     cdef bint is_traced(self, unsigned int frame) noexcept
     cdef int make_read_only(self, unsigned int frame) except -1
     cdef int trace(self, unsigned int frame) except -1
+    cdef unsigned long long data_bits(self, unsigned int frame) except? 0
+    cdef int count_fetched(self, unsigned int frame, unsigned long long old, unsigned long long new) except -1
+    cdef int lend(self, unsigned int frame, unsigned long long which) except -1
     cdef unsigned int page_index(self, unsigned long long entry) noexcept
     cdef unsigned long long link_to(self, unsigned int page) noexcept
-    cdef unsigned long long leaf(self, unsigned int guest, bint user, bint writable, bint execute) except? 0
+    cdef unsigned long long leaf(self, unsigned int guest, unsigned int known, bint user, bint writable, bint execute) except? 0
     cdef int store_leaf(self, unsigned int location, unsigned long long entry) except -1
     cdef int drop_leaf(self, unsigned int location) except -1
     cdef unsigned long long mark(self, unsigned long long guest, unsigned long long entry) noexcept

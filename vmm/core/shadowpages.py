@@ -39,6 +39,10 @@ ALL_ONES = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 
 # Ring 3 has less here than the guest grants it.
 WITHHELD = cython.declare(cython.ulonglong, 0x200)
+# The right to execute is there for the engine's sake.
+LENT = cython.declare(cython.ulonglong, 0x800)
+# In `mode`, as GuestPaging.mode() says it: the guest's EFER.NXE.
+NO_EXECUTE_MODE = cython.declare(cython.uint, 1)
 WITHHELD_MASK = cython.declare(cython.uint, 63)
 
 # Bits of what GuestMemory.entry() answers.
@@ -102,6 +106,8 @@ class ShadowPages:
         self.announced = bytearray(frames)
         self.out_of_step = bytearray(frames)
         self.translated = bytearray(frames)
+        self.fetched = array("I", bytes(4 * frames))
+        self.unseen = bytearray(frames)
         self.strays = array("I", bytes(4 * STRAYS))
         self.stray_count = 0
         self.withheld = self.withheld_next = 0
@@ -140,6 +146,7 @@ class ShadowPages:
             self.table_of[2 * i] = 0
             self.table_of[2 * i + 1] = 0
             self.mappings[i] = 0
+            self.fetched[i] = 0
         for i in range(4 * self.memory.host_count):
             self.directory_of[i] = 0
         for i in range(REGIONS):
@@ -259,6 +266,58 @@ class ShadowPages:
                 node = self.links.follower[node]
             self.tlb_stale = True
 
+    # ---- code that is stored to through another mapping
+
+    # The engine sees a store to code that it has translated only through a mapping that is
+    # executable itself: of stores through another one it sees the first, and forgets the code
+    # that this one hits, not the rest of the page (Unicorn 2.1.4, cputlb.c, notdirty_write).
+    # So while a frame has a mapping that code was fetched through, its writable mappings are
+    # executable as well, which costs nothing but speed: the right is *lent* to them, until the
+    # frame is mapped as data. A guest with no-execute of its own would notice; there the
+    # engine's gap remains. Code that comes back is translated anew if stores were `unseen`.
+
+    def data_bits(self, frame: cython.uint) -> cython.ulonglong:
+        """What a writable mapping of this frame has, through which no code is fetched."""
+        if not self.mode & NO_EXECUTE_MODE and (
+            self.fetched[frame] != 0 if self.code is None else self.code.is_mixed(frame)
+        ):
+            return LENT
+        if not self.unseen[frame] and not self.fetched[frame]:
+            self.lend(frame, LENT)
+        self.unseen[frame] = 1
+        return NO_EXECUTE
+
+    def count_fetched(
+        self, frame: cython.uint, old: cython.ulonglong, new: cython.ulonglong
+    ) -> cython.int:
+        """A mapping of a frame changes: is there still one that code is fetched through?"""
+        was: cython.bint = (old & PRESENT) != 0 and not old & (NO_EXECUTE | LENT)
+        now: cython.bint = (new & PRESENT) != 0 and not new & (NO_EXECUTE | LENT)
+        if was == now:
+            return 0
+        self.fetched[frame] += 1 if now else -1
+        if now and self.fetched[frame] == 1:
+            if self.translated[frame] and self.unseen[frame]:
+                self.cpu.forget_code(frame)
+            # The engine may have translated it ever since.
+            self.translated[frame] = 1
+            self.unseen[frame] = 0
+            self.lend(frame, WRITABLE | NO_EXECUTE)
+        return 0
+
+    def lend(self, frame: cython.uint, which: cython.ulonglong) -> cython.int:
+        """Lend the right to execute to mappings with these bits, or take it back."""
+        if self.code is not None or self.mode & NO_EXECUTE_MODE:
+            return 0
+        node: cython.uint = self.mappings[frame]
+        while node:
+            location: cython.uint = self.links.location[node]
+            if (self.entries[location] & which) == which:
+                self.entries[location] = self.entries[location] ^ (LENT | NO_EXECUTE)
+                self.tlb_stale = True
+            node = self.links.follower[node]
+        return 0
+
     # ---- entries
 
     def page_index(self, entry: cython.ulonglong) -> cython.uint:
@@ -270,13 +329,20 @@ class ShadowPages:
         return (self.pool_address + 4096 * page) | PRESENT
 
     def leaf(
-        self, guest: cython.uint, user: cython.bint, writable: cython.bint, execute: cython.bint
+        self,
+        guest: cython.uint,
+        known: cython.uint,
+        user: cython.bint,
+        writable: cython.bint,
+        execute: cython.bint,
     ) -> cython.ulonglong:
-        """A leaf entry for a frame of the guest's; never writable where stores must be seen."""
+        """A leaf entry for a frame of the guest's; never writable where stores must be seen.
+
+        `known` is what `GuestMemory.entry` answers of it.
+        """
         entry: cython.ulonglong = PRESENT | ACCESSED_DIRTY
         if user:
             entry |= USER
-        known: cython.uint = self.memory.entry(guest)
         frame: cython.uint = known >> 12
         if not known & RAM:
             if execute:
@@ -300,11 +366,8 @@ class ShadowPages:
             and not self.is_traced(frame)
         ):
             entry |= WRITABLE
-        if execute:
-            # The engine may have translated it ever since.
-            self.translated[frame] = 1
-        else:
-            entry |= NO_EXECUTE
+        if not execute:
+            entry |= self.data_bits(frame) if entry & WRITABLE else NO_EXECUTE
         return entry
 
     def store_leaf(self, location: cython.uint, entry: cython.ulonglong) -> cython.int:
@@ -319,8 +382,11 @@ class ShadowPages:
                 self.tlb_stale = True
         self.entries[location] = entry
         self.count_withheld(location, old, entry)
-        if not old & PRESENT and frame < self.memory.host_count:
-            self.links.add(self.mappings, frame, location)
+        if frame < self.memory.host_count:
+            if not old & PRESENT:
+                self.links.add(self.mappings, frame, location)
+            if not old & entry & NO_EXECUTE:
+                self.count_fetched(frame, old, entry)
         return 0
 
     def drop_leaf(self, location: cython.uint) -> cython.int:
@@ -330,6 +396,8 @@ class ShadowPages:
             frame: cython.uint = cython.cast(cython.uint, (old & FRAME_MASK) >> 12)
             if frame < self.memory.host_count:
                 self.links.remove(self.mappings, frame, location)
+                if not old & NO_EXECUTE:
+                    self.count_fetched(frame, old, 0)
             self.entries[location] = 0
             self.count_withheld(location, old, 0)
             self.tlb_stale = True
@@ -474,8 +542,11 @@ class ShadowPages:
             self.direct_of[region] = page
             i: cython.uint
             for i in range(512):
-                if self.memory.is_ram(512 * region + i):
-                    self.store_leaf(512 * page + i, self.leaf(512 * region + i, True, True, False))
+                known: cython.uint = self.memory.entry(512 * region + i)
+                if known & RAM:
+                    self.store_leaf(
+                        512 * page + i, self.leaf(512 * region + i, known, True, True, False)
+                    )
         return page
 
     def unshadow(self, frame: cython.uint) -> cython.int:

@@ -372,7 +372,7 @@ class Vcpu:
         )
 
     def forget_blocks(self):
-        """The meter's table is full: start afresh, with all code translated anew."""
+        """Start the table of blocks afresh, with all code translated anew."""
         self.cpu.forget_all_code()
         self.meter.forget()
 

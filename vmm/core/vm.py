@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from mmap import mmap
 from queue import SimpleQueue
 
-from vmi.address import PAGE_SHIFT
+from vmi.address import PAGE_MASK, PAGE_SHIFT
 from vmm.core.binding import EngineBinding
 from vmm.core.bus import PortBus
 from vmm.core.cpustate import CpuState
@@ -106,9 +106,10 @@ class Vm:
         checked = SlotList(slots, self.memory.slots.backings.values())
         for vcpu in self.vcpus:
             apic = vcpu.devices.apic
-            slot = None if apic is None else checked.find(int(apic.base))
+            base = 0 if apic is None else int(apic.base) & ~PAGE_MASK
+            slot = checked.find(base) if base else None
             if slot is not None:
-                raise BadSlots(f"slot {slot}: covers the local APIC's registers at {apic.base:#x}")
+                raise BadSlots(f"slot {slot}: covers the local APIC's registers at {base:#x}")
         return checked
 
     def replace_memory(self, slots: SlotList) -> None:
@@ -119,7 +120,7 @@ class Vm:
             self.pages.forget_promises(frames)
         self.memory.replace(slots)
         for vcpu in self.vcpus:
-            vcpu.meter.forget()
+            vcpu.forget_blocks()
         # As kvm_mmu_zap_all does: whatever the shadow knows may be somewhere else now.
         self.current.shadow.reset()
 
