@@ -135,6 +135,14 @@ def test_batching_leaves_no_page_table_write_to_trap(guest: str) -> None:
     assert exits(batching).get("pte_write", 0) <= min(1, exits(native).get("pte_write", 0))
 
 
+def test_a_repeated_string_instruction_is_one_call() -> None:
+    """`ideread` reads 1 MiB; natively each word is an exit and a block of its own."""
+    native = run("ideread", rom("identity"), "").calls["INSW"]
+    emulated = run("ideread", rom("batching"), "").calls["INSW"]
+    assert native.count == emulated.count
+    assert native.instructions >= 512 * 1024 > 100 * native.count
+
+
 def test_the_probe_makes_its_calls_through_the_rom() -> None:
     for rom_image in (None, rom("identity"), rom("batching", calls=Calls.ALL)):
         result = run("probe", rom_image)

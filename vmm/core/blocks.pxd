@@ -21,6 +21,9 @@ cdef class BlockMeter:
     cdef unsigned int new_size
     cdef unsigned int left_role
     cdef bint left_entry
+    cdef bint counted_call
+    cdef unsigned int call_slot
+    cdef unsigned long long call_began
     cdef bint unknown
     cdef unsigned int watched
     cdef unsigned int asked

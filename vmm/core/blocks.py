@@ -111,6 +111,9 @@ class BlockMeter:
         self.new_size = 0
         self.left_role = PLAIN
         self.left_entry = self.unknown = False
+        self.counted_call = False
+        self.call_slot = NO_BLOCK
+        self.call_began = 0
         self.watched = 0
         self.asked = 0
         self.rom_start = self.rom_end = 0
@@ -197,12 +200,23 @@ class BlockMeter:
         return SPECIAL if address == self.watched and address != 0 else role
 
     def enter_rom(self, facts: cython.ulonglong) -> cython.void:
-        """Count a block as the ROM's, and perhaps as the start of a call."""
+        """Count a block as the ROM's, and perhaps as the start of a call.
+
+        A call may start with a repeated string instruction, which is a block each time.
+        """
         count: cython.ulonglong = facts & COUNT_MASK
         call: cython.uint = cython.cast(cython.uint, (facts >> CALL_SHIFT) & BYTE)
         if call:
+            began: cython.ulonglong = self.count() - count
+            slot: cython.uint = cython.cast(cython.uint, self.hot[SLOT])
+            tried: cython.bint = began == self.call_began and not self.counted_call
+            repeats: cython.bint = began == self.call_began + 1
+            self.counted_call = not (slot == self.call_slot and (tried or repeats))
+            self.call_slot = slot
+            self.call_began = began
             self.in_call = call - 1
-            self.call_count[self.in_call] += 1
+            if self.counted_call:
+                self.call_count[self.in_call] += 1
         self.rom_instructions += count
         self.call_instructions[self.in_call] += count
 
@@ -374,8 +388,9 @@ class BlockMeter:
                 self.rom_instructions -= rest
                 self.call_instructions[self.in_call] -= rest
                 if rest == (facts & COUNT_MASK) and (facts >> CALL_SHIFT) & BYTE:
-                    self.call_count[self.in_call] -= 1
-                    self.left_entry = True
+                    self.left_entry = self.counted_call
+                    if self.counted_call:
+                        self.call_count[self.in_call] -= 1
         self.hot[SLOT] = NO_BLOCK
         return 0
 
