@@ -10,6 +10,7 @@ from vmirom.history import diff, history
 from vmirom.irq import irq
 from vmirom.options import as_json
 from vmirom.output import number, plain_table, print_json, progress, stdout
+from vmirom.slots import slots
 from vmirom.speed import speed
 from vmirom.suites import batching, io, linux, paging
 from vmm.core import is_compiled
@@ -111,7 +112,7 @@ def _row_to_json(row: SpeedRow) -> dict[str, object]:
     }
 
 
-for command in (batching, paging, io, irq, linux, speed, history, diff):
+for command in (batching, paging, io, irq, slots, linux, speed, history, diff):
     bench.add_command(command)
 
 

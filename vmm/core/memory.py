@@ -173,6 +173,15 @@ class GuestMemory:
         """What `count` frames from `first` on are, a byte each: 1 memory, 3 write-protected."""
         return bytes(self.entry(frame) & 3 for frame in range(first, first + count))
 
+    def count_ram(self, frames: cython.uint[::1]) -> cython.uint:
+        """In how many of these frames of the guest memory is."""
+        i: cython.Py_ssize_t
+        found: cython.uint = 0
+        for i in range(len(frames)):
+            if self.entry(frames[i]) & RAM:
+                found += 1
+        return found
+
     def runs(self, end=FRAMES):
         """(first frame, count, first frame of the host, protected) of memory, in order.
 
