@@ -64,6 +64,11 @@ __all__ = ["run"]
     is_flag=True,
     help="Compare shadow and guest tables at every exit (slow).",
 )
+@click.option(
+    "--threads",
+    is_flag=True,
+    help="A host thread for each virtual CPU: they run in parallel, and counts do not repeat.",
+)
 @click.option("--calls", "show_calls", is_flag=True, help="List the ROM's calls and their cost.")
 @click.option(
     "--places",
@@ -110,6 +115,7 @@ def run(
     *,
     interactive: bool,
     check_shadow: bool,
+    threads: bool,
     show_calls: bool,
     json_output: bool,
 ) -> None:
@@ -127,7 +133,7 @@ def run(
         tell(f"{chosen.name}, ROM {rom.name}")
         machine = create_machine(
             engine_named(engine),
-            replace(machine_with(about, chosen, rom), check_shadow=check_shadow),
+            replace(machine_with(about, chosen, rom), check_shadow=check_shadow, threads=threads),
             None if json_output or asked.csv or interactive else tell.line,
         )
         tell.follow(machine)

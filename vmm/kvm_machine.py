@@ -265,6 +265,8 @@ def _check(about: MachineDescription) -> None:
         )
     if about.cpus != 1:
         raise BadDescription(f"{about.cpus} virtual CPUs: engine kvm has one")
+    if about.threads:
+        raise BadDescription("threads for virtual CPUs: engine kvm has one virtual CPU")
     if about.ioapic_process:
         raise BadDescription("an I/O APIC in a process of its own: engine kvm has none")
     if about.filters:

@@ -19,6 +19,7 @@ from vmm.core.bus import InterruptController, MemoryBus, PortBus
 from vmm.core.checker import ShadowChecker
 from vmm.core.clock import GuestClock
 from vmm.core.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
+from vmm.core.crew import Crew
 from vmm.core.errors import BadDescription
 from vmm.core.hooks import callbacks
 from vmm.core.ledger import Ledger
@@ -30,8 +31,10 @@ from vmm.core.portfilters import PortFilters
 from vmm.core.processor import Activity, Processor
 from vmm.core.registerfile import RegisterFile
 from vmm.core.runloop import RunLoop
+from vmm.core.sharedcpu import shared_callbacks
 from vmm.core.slots import RAM_BACKING, MemorySlot, SlotList, lay_out
 from vmm.core.stop import Stop
+from vmm.core.threadrun import ThreadedRun
 from vmm.core.timers import Timers
 from vmm.core.vcpu import Vcpu
 from vmm.core.vm import MOST_CPUS, Vm
@@ -39,6 +42,7 @@ from vmm.devices.disk import DiskImage, Writes
 from vmm.devices.ioapic import IOAPIC_ADDRESS
 from vmm.devices.ioapiclink import IoApicHere, IoApicHome, IoApicLink, IoApicProcess
 from vmm.devices.pluggable import Plug
+from vmm.engine.parallel import check_parallel
 from vmm.engine.unicorn import POOL_ADDRESS, WINDOW_ADDRESS, UnicornEngine
 from vmm.filters.attach import attach, attached
 from vmm.filters.program import FilterProgram
@@ -93,7 +97,8 @@ class MachineDescription:
     tables at each exit, which is slow. `apic` shows the guest its local APIC, which is
     hidden otherwise, an I/O APIC, and the tables that name them; `ioapic_process` lets the
     I/O APIC live in a process of its own. Of `cpus` virtual CPUs the first one starts the
-    guest; with more than one they have APICs in any case. `seconds` of the host's
+    guest; with more than one they have APICs in any case, and with `threads` each runs in a
+    host thread of its own, in parallel: counts do not repeat then. `seconds` of the host's
     time, where given, end the run, and so does a line of the console with `until` in it.
     """
 
@@ -115,6 +120,7 @@ class MachineDescription:
     apic: bool = False
     ioapic_process: bool = False
     cpus: int = 1
+    threads: bool = False
     seconds: float | None = None
     until: str = ""
 
@@ -167,7 +173,9 @@ class Machine:
     devices: PluggedDevices = field(init=False)
     filters: PortFilters = field(init=False, default_factory=PortFilters)
     roms: list[ShadowedRom] = field(init=False)
+    crew: Crew | None = field(init=False, default=None)
     _pool: mmap.mmap = field(init=False)
+    _loop: RunLoop | ThreadedRun = field(init=False)
     _phases: PhaseRecorder = field(init=False)
     _recording: Recording | None = field(init=False, default=None)
     _checker: ShadowChecker | None = field(init=False, default=None)
@@ -220,6 +228,11 @@ class Machine:
                     vcpu.meter.watch_rom(rom.address, rom.address + rom.size)
         self._start(plan)
         self._make_processors()
+        if self.crew is None:
+            self._loop = RunLoop(self.vm, self.processors, self.timers, self.pc)
+        else:
+            self._loop = ThreadedRun(self.vm, self.crew, self.processors, self.timers, self.pc)
+            self.vm.bind_crew()
 
     def _lay_out(self) -> None:
         """All backings in one buffer, the RAM first, and of that what a PC shows."""
@@ -238,7 +251,9 @@ class Machine:
         return None if self._disk is None else DiskImage(self._disk, self.description.disk_writes)
 
     def close(self) -> None:
-        """Let go of the disk image's file, and of a device's process."""
+        """Let go of the disk image's file, of a device's process, and of the CPUs' threads."""
+        if self.crew is not None:
+            self.crew.close()
         if self.ioapic is not None:
             self.ioapic.close()
         if self._disk is not None:
@@ -251,9 +266,13 @@ class Machine:
 
     def _make_vm(self, ports: PortBus) -> None:
         about = self.description
-        self.engines = [
-            UnicornEngine(self.ram, self._pool, pauses=about.cpus > 1) for _ in range(about.cpus)
-        ]
+        make = partial(UnicornEngine, self.ram, self._pool, pauses=about.cpus > 1)
+        if about.threads:
+            check_parallel()
+            self.crew = Crew(about.cpus)
+            self.engines = [thread.call(make) for thread in self.crew.threads]
+        else:
+            self.engines = [make() for _ in range(about.cpus)]
         self.vm = Vm(
             self.memory,
             [engine.binding() for engine in self.engines],
@@ -264,9 +283,14 @@ class Machine:
             ports,
             cpuid,
             MODEL_SPECIFIC_REGISTERS,
+            self.crew,
         )
         for vcpu, engine in zip(self.vm.vcpus, self.engines, strict=True):
-            engine.connect(callbacks(vcpu), vcpu.mmio_read, vcpu.mmio_write)
+            if self.crew is None:
+                engine.connect(callbacks(vcpu), vcpu.mmio_read, vcpu.mmio_write)
+            else:
+                cell = self.crew.cells[vcpu.index]
+                engine.connect(shared_callbacks(cell), cell.mmio_read, cell.mmio_write)
             vcpu.ports.filters = self.filters
         if about.check_shadow:
             self._checker = ShadowChecker(self.vcpu)
@@ -368,11 +392,12 @@ class Machine:
         else:
             self._pending_changed(self.vcpu, level)
 
-    @staticmethod
-    def _pending_changed(vcpu: Vcpu, level: bool) -> None:  # noqa: FBT001 - as above
+    def _pending_changed(self, vcpu: Vcpu, level: bool) -> None:  # noqa: FBT001 - as above
         """A CPU's interrupt line changed while the guest was out of the engine."""
         vcpu.irq_pending = level
         vcpu.window_wanted = level and not vcpu.can_interrupt_now()
+        if self.crew is not None:
+            self.crew.attend(vcpu.index)
 
     def _start_ap(self, apic_id: int, state: ApState) -> None:
         """SetInitialAPState."""
@@ -399,21 +424,23 @@ class Machine:
         """
         self._recording = Recording(self.vm.vcpus, self.description.policy, sinks, timing=timing)
 
-    def run(self, watch: Callable[[int], None] | None = None) -> Run:
+    def run(self, watch: Callable[[int], None] | None = None, *, waits: bool = False) -> Run:
         """Run the guest to its end; `watch` is told the instructions so far (see `RunLoop.run`).
 
-        In the thread that made the machine; raises `VcpuThreadError` in another one.
+        A machine all of whose CPUs have halted for good ends, or, with `waits`, sleeps until a
+        call from another thread wakes it. In the thread that made the machine; raises
+        `VcpuThreadError` in another one.
         """
         self.vm.check_thread("run")
         try:
-            return self._run(watch)
+            return self._run(watch, waits=waits)
         finally:
             self.close()
 
-    def _run(self, watch: Callable[[int], None] | None) -> Run:
+    def _run(self, watch: Callable[[int], None] | None, *, waits: bool) -> Run:
         about = self.description
-        loop = RunLoop(self.vm, self.processors, self.timers, self.pc)
-        outcome = loop.run(about.max_instructions, limited(watch, about.seconds))
+        watch = limited(watch, about.seconds)
+        outcome = self._loop.run(about.max_instructions, watch, waits=waits)
         if self._recording is not None:
             self._recording.finish()
         return self.result(outcome)
@@ -422,19 +449,22 @@ class Machine:
 
     def stop(self) -> None:
         """End the run, with what was counted so far."""
-        self.vm.post(self._interrupted)
+        if isinstance(self._loop, ThreadedRun):
+            self._loop.stop()
+        else:
+            self.vm.post(self._interrupted)
 
     @staticmethod
     def _interrupted() -> None:
         raise KeyboardInterrupt
 
-    def drive_line(self, irq: int, *, high: bool) -> None:
+    def irq_line(self, irq: int, *, high: bool) -> None:
         """Drive the wire of interrupt request 0 to 15, without 2; high is a request."""
         if irq not in range(16) or irq == _CASCADE:
             raise ValueError(f"interrupt request {irq}: expected 0 to 15, without {_CASCADE}")
         self.vm.post(lambda: setattr(self.pc.wire(irq), "level", high))
 
-    def message(self, address: int, data: int) -> None:
+    def msi(self, address: int, data: int) -> None:
         """A message-signalled interrupt; raises `BadMessage` for one that means nothing."""
         interrupt = message_signalled(address, data)
         self.vm.post(lambda: self._deliver(interrupt))

@@ -100,7 +100,7 @@ def test_a_message_signalled_interrupt_comes_from_another_thread(
 ) -> None:
     guest = tiny_guest(WAITING, handlers={VECTOR: "interrupted"})
     machine = make_machine(guest, max_instructions=10**12, apic=True)
-    run = run_and(machine, lambda: machine.message(0xFEE00000, VECTOR))
+    run = run_and(machine, lambda: machine.msi(0xFEE00000, VECTOR))
     assert run.outcome.kind is OutcomeKind.PASSED
 
 
@@ -108,7 +108,7 @@ def test_a_line_is_driven_from_another_thread(tiny_guest: MakeGuest, make_machin
     machine = make_machine(tiny_guest(FOREVER), max_instructions=10**12)
 
     def act() -> None:
-        machine.drive_line(5, high=True)
+        machine.irq_line(5, high=True)
         machine.stop()
 
     run_and(machine, act)
@@ -119,6 +119,6 @@ def test_a_line_is_driven_from_another_thread(tiny_guest: MakeGuest, make_machin
 def test_nonsense_is_refused_at_once(tiny_guest: MakeGuest, make_machine: Any) -> None:
     machine = make_machine(tiny_guest(FOREVER))
     with pytest.raises(ValueError, match="interrupt request 16: expected 0 to 15, without 2"):
-        machine.drive_line(16, high=True)
+        machine.irq_line(16, high=True)
     with pytest.raises(BadMessage):
-        machine.message(0x1000, VECTOR)
+        machine.msi(0x1000, VECTOR)

@@ -17,6 +17,8 @@ class EngineBinding:
     `fault_address` the host address where an intercepted page fault leaves the
     address it faulted on. `sysenter_offset` is where SYSENTER_CS lies (a dword),
     `sysenter_stack_offset` where SYSENTER_ESP and SYSENTER_EIP do (8 bytes each).
+    `next_flags` is the host address of what the next translation block is to be (a dword),
+    for `vmm.core.sharedcpu`.
     """
 
     handle: int
@@ -27,6 +29,7 @@ class EngineBinding:
     sysenter_stack_offset: int
     fault_address: int
     cpu: int
+    next_flags: int
     stop: int
     flush_page: int
     forget_code: int

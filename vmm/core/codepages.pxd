@@ -3,6 +3,7 @@ cdef class CodePages:
     cdef unsigned char[::1] state
     cdef unsigned char[::1] changes
     cdef readonly object mixed
+    cdef readonly unsigned long long stores
     cdef readonly object stale
 
     cdef bint is_code(self, unsigned int frame) noexcept

@@ -30,6 +30,7 @@ class CodePages:
         self.state = bytearray(frames)
         self.changes = bytearray(frames)
         self.mixed = []
+        self.stores = 0
         self.stale = [set() for _ in range(cpus)]
 
     def is_code(self, frame: cython.uint) -> cython.bint:
@@ -53,6 +54,7 @@ class CodePages:
 
         If not it is mixed from now on, and stays executable.
         """
+        self.stores += 1
         for stale in self.stale:
             stale.add(int(frame))
         if self.changes[frame] < CHANGES:
@@ -64,8 +66,11 @@ class CodePages:
         self.state[frame] = PLAIN
         return True
 
-    def take_stale(self, index):
-        """The frames that a CPU must forget before it runs, after another one has."""
+    def take_stale(self, index, mixed):
+        """The frames that a CPU must forget before it runs, after another one has.
+
+        Those that are `mixed` may be left for later, until an instruction that serializes.
+        """
         stale = self.stale[index]
         self.stale[index] = set()
-        return sorted(stale.union(self.mixed))
+        return sorted(stale.union(self.mixed) if mixed else stale)

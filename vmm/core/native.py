@@ -4,6 +4,7 @@ The compiled core takes the same names from native.pxd.
 """
 
 import ctypes
+import os
 from time import perf_counter_ns as host_ns
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "RangeCall",
     "RegisterCall",
     "StopCall",
+    "fence",
     "host_ns",
+    "relax",
     "return_address",
 ]
 
@@ -24,3 +27,12 @@ RegisterCall = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t, ctypes.c_int, cty
 def return_address(_level: int) -> int:
     """Where translated code that has called goes on: nowhere, it never calls interpreted code."""
     return 0
+
+
+def fence() -> None:
+    """Order stores before later loads: the interpreter's lock has done it."""
+
+
+def relax(_turn: int) -> None:
+    """Let another thread go on, the interpreter's lock with it."""
+    os.sched_yield()

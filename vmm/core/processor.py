@@ -1,5 +1,6 @@
 """One virtual CPU as its machine sees it: what it is doing, and what others ask of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
@@ -39,6 +40,7 @@ class Processor:
 
     `page` is where start-up, once asked for, begins in real mode, unless `state` says
     otherwise. `line_was` is the state of its interrupt line when it last stopped running.
+    `look` tells a CPU with a thread of its own that something is asked of it.
     """
 
     vcpu: Vcpu
@@ -49,6 +51,7 @@ class Processor:
     page: int | None = None
     state: ApState | None = None
     line_was: bool = False
+    look: Callable[[], None] | None = None
 
     # ---- asked by local APICs
 
@@ -57,12 +60,14 @@ class Processor:
         self.activity = Activity.WAITING
         self.page = self.state = None
         self.nmi = False
-        self.vcpu.request_stop(Stop.YIELD)
+        self.attend()
 
     def startup(self, page: int) -> None:
         """Start in real mode at the page with this number; of no effect unless it waits for it."""
         if self.activity is Activity.WAITING and self.page is None:
             self.page = page
+            if self.look is not None:
+                self.look()
 
     def start_in(self, state: ApState) -> None:
         """Begin in this state, and not in real mode, at the next start-up."""
@@ -71,7 +76,14 @@ class Processor:
     def raise_nmi(self) -> None:
         """The non-maskable interrupt."""
         self.nmi = True
-        self.vcpu.request_stop(Stop.YIELD)
+        self.attend()
+
+    def attend(self) -> None:
+        """Come to the run loop, to see what is asked."""
+        if self.look is None:
+            self.vcpu.request_stop(Stop.YIELD)
+        else:
+            self.look()
 
     # ---- asked by the run loop
 

@@ -68,7 +68,7 @@ class RegisterFile:
 
     def get(self, ids: Iterable[int]) -> dict[int, int]:
         """{id: value}, in the order asked. Raises `RegisterError` that names an unknown id."""
-        self._vm.check_thread("get registers")
+        self._vm.check_thread("get registers", self._vcpu)
         registers = [self._known(register) for register in ids]
         apic = {} if self._apic is None else _flat(self._apic.save())
         return {register.id: self._read(register, apic) for register in registers}
@@ -79,7 +79,7 @@ class RegisterFile:
         Raises `RegisterError`, with nothing changed, that names an id which is unknown or
         read-only, or whose value is out of range or contradicts another one.
         """
-        self._vm.check_thread("set registers")
+        self._vm.check_thread("set registers", self._vcpu)
         wanted: dict[str, int] = {}
         for register_id, value in values.items():
             register = self._known(register_id)

@@ -23,8 +23,8 @@ from vmm.core.vm import Vm
 
 __all__ = ["TURN_NS", "PowerSwitch", "RunLoop"]
 
-_INTERRUPT_FLAG = 0x200
-_LONGEST_IDLE_NS = 600 * 1_000_000_000
+INTERRUPT_FLAG = 0x200
+LONGEST_IDLE_NS = 600 * 1_000_000_000
 """A guest that sleeps longer is dead: its timers run, but wake nobody."""
 
 SLICE = 2_000_000
@@ -50,7 +50,11 @@ class RunLoop:
     """Runs the virtual CPUs of a machine, the first one first, to the end of their guest."""
 
     def __init__(
-        self, vm: Vm, processors: Sequence[Processor], timers: Timers, power: PowerSwitch
+        self,
+        vm: Vm,
+        processors: Sequence[Processor],
+        timers: Timers,
+        power: PowerSwitch,
     ) -> None:
         self._vm = vm
         self._processors = processors
@@ -59,16 +63,25 @@ class RunLoop:
         self._turn_end = 0 if self._alone else TURN_NS
         self._timers = timers
         self._power = power
+        self._waits = False
         timers.on_change = self._set_deadline
 
-    def run(self, max_instructions: int, watch: Callable[[int], None] | None = None) -> Outcome:
+    def run(
+        self,
+        max_instructions: int,
+        watch: Callable[[int], None] | None = None,
+        *,
+        waits: bool = False,
+    ) -> Outcome:
         """Run until the guest ends or `max_instructions` have passed, of all CPUs together.
 
         `watch` is told, several times a second, how many instructions have passed; it
         may raise KeyboardInterrupt to end the run. Never raises for anything a guest
         can do; a guest that is stopped by Ctrl-C ends as `INTERRUPTED`, with all counts
-        in place.
+        in place. With `waits` a machine all of whose CPUs have halted, with no timer left,
+        sleeps until a call from another thread (`Vm.post`) instead of ending.
         """
+        self._waits = waits
         try:
             while True:
                 if watch is not None:
@@ -91,7 +104,7 @@ class RunLoop:
         processor = self._current
         vcpu = processor.vcpu
         processor.begin()
-        self._deliver_pending(processor)
+        self.deliver_pending(processor)
         self._set_deadline(self._timers.next_due())
         passed_elsewhere = self._vm.instructions - vcpu.meter.instructions
         vcpu.instruction_limit = min(
@@ -189,7 +202,8 @@ class RunLoop:
             processor.vcpu.count_event(Event.INTERRUPT)
 
     @staticmethod
-    def _deliver_pending(processor: Processor) -> None:
+    def deliver_pending(processor: Processor) -> None:
+        """An interrupt or NMI that the CPU can take now is delivered, another one noted."""
         vcpu, interrupts = processor.vcpu, processor.interrupts
         processor.take_nmi()
         if interrupts.pending:
@@ -206,15 +220,18 @@ class RunLoop:
         """Every CPU has halted: jump to whatever wakes one."""
         vcpu = self._current.vcpu
         where = f"at {(vcpu.cpu.eip() - 1) & 0xFFFFFFFF:#010x}"
-        if not any(
-            other.activity is Activity.HALTED and other.vcpu.cpu.eflags() & _INTERRUPT_FLAG
+        if not self._waits and not any(
+            other.activity is Activity.HALTED and other.vcpu.cpu.eflags() & INTERRUPT_FLAG
             for other in self._processors
         ):
             return Outcome(OutcomeKind.HALTED, f"HLT with interrupts off {where}")
         since = vcpu.meter.now()
         while not any(other.can_run for other in self._processors):
             due = self._timers.next_due()
-            if due == NEVER or due - since > _LONGEST_IDLE_NS:
+            if due == NEVER or due - since > LONGEST_IDLE_NS:
+                if self._waits:
+                    self._vm.wait_for_post()
+                    continue
                 return Outcome(OutcomeKind.HALTED, f"HLT with nothing to wait for {where}")
             vcpu.meter.charged_ns += max(0, due - vcpu.meter.now())
             self._timers.run_due(vcpu.meter.now())

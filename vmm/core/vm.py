@@ -4,11 +4,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from mmap import mmap
 from queue import SimpleQueue
+from typing import TypeVar
 
 from vmi.address import PAGE_MASK, PAGE_SHIFT
 from vmm.core.binding import EngineBinding
 from vmm.core.bus import PortBus
 from vmm.core.cpustate import CpuState
+from vmm.core.crew import AS_IT_IS, CODE_TOO, Crew
 from vmm.core.errors import BadSlots, VcpuThreadError
 from vmm.core.memory import GuestMemory
 from vmm.core.policy import Policy
@@ -19,6 +21,8 @@ from vmm.core.windows import Windows
 
 __all__ = ["MOST_CPUS", "Vm"]
 
+_Result = TypeVar("_Result")
+
 MOST_CPUS = 8
 
 
@@ -28,6 +32,9 @@ class Vm:
     Each of the `bindings` is an engine's CPU, all of which have `ram` at guest-physical
     address 0 and `pool` at `pool_address`. `cpuid` and `msrs` are as in
     `PrivilegedRegisters`; each CPU gets registers of its own.
+
+    With a `crew` each CPU has a host thread, to which it belongs from `bind_crew` on; without
+    one all belong to the thread that made them.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class Vm:
         ports: PortBus,
         cpuid: Callable[[int], tuple[int, int, int, int]],
         msrs: Mapping[int, int],
+        crew: Crew | None = None,
     ) -> None:
         if not 1 <= len(bindings) <= MOST_CPUS:
             raise ValueError(f"{len(bindings)} virtual CPUs: expected 1 to {MOST_CPUS}")
@@ -58,30 +66,68 @@ class Vm:
         self.current = self.vcpus[0]
         self._thread = threading.current_thread()
         self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.crew = crew
+        self._owners: list[threading.Thread] = []
+        if crew is not None:
+            flags = [binding.next_flags for binding in bindings]
+            crew.man(self.vcpus, flags, self._switch)
 
     # ---- threads
 
     def bind(self) -> None:
-        """The CPUs belong to the calling thread from now on; they must not be running."""
+        """The CPUs belong to the calling thread from now on; they must not be running.
+
+        With a crew each stays with its own thread, and this is about `run` alone.
+        """
         self._thread = threading.current_thread()
 
-    def check_thread(self, what: str) -> None:
-        """Raises `VcpuThreadError` for a call from a thread that the CPUs do not belong to."""
+    def bind_crew(self) -> None:
+        """What a CPU is made of is in place: from now on only its thread may call it."""
+        if self.crew is not None:
+            self._owners = [member.thread for member in self.crew.threads]
+
+    def check_thread(self, what: str, vcpu: Vcpu | None = None) -> None:
+        """Raises `VcpuThreadError` for a call from a thread that the CPUs do not belong to.
+
+        Of `vcpu`, where CPUs have threads of their own.
+        """
         caller = threading.current_thread()
-        if caller is not self._thread:
+        if vcpu is not None and self._owners:
+            owner, whose = self._owners[vcpu.index], f"virtual CPU {vcpu.index} belongs"
+        else:
+            owner, whose = self._thread, "the virtual CPUs belong"
+        if caller is not owner:
             raise VcpuThreadError(
-                f"{what} from thread {caller.name!r}: the virtual CPUs belong to thread "
-                f"{self._thread.name!r}"
+                f"{what} from thread {caller.name!r}: {whose} to thread {owner.name!r}"
             )
+
+    def call(self, index: int, action: Callable[[], _Result]) -> _Result:
+        """Carry out `action` in the thread of a CPU, which must not be running; its result.
+
+        Whatever it raises is raised here. Raises `IndexError` for a CPU that is not there.
+        """
+        self.vcpus[index]
+        if self.crew is None:
+            self.check_thread("call")
+            return action()
+        return self.crew.threads[index].call(action)
 
     def post(self, action: Callable[[], None]) -> None:
         """Have `action` carried out between two instructions; from any thread, at once or soon.
 
         It runs in the thread of the CPUs, which are stopped meanwhile: at the latest after
-        `vmm.core.runloop.SLICE` instructions.
+        `vmm.core.runloop.SLICE` instructions. With a crew it runs in the calling thread, and
+        is done when this returns; every CPU has stopped meanwhile, at the end of its block.
         """
+        if self.crew is not None:
+            self.crew.exclusively(action)
+            return
         self._posted.put(action)
         self.current.instruction_limit = 0
+
+    def wait_for_post(self) -> None:
+        """Sleep until something is posted, and carry it out."""
+        self._posted.get()()
 
     def run_posted(self) -> None:
         """Carry out what was posted, in order."""
@@ -93,13 +139,16 @@ class Vm:
     def set_memory(self, slots: Iterable[MemorySlot]) -> None:
         """Replace the list of memory slots as a whole, at once.
 
-        In the thread of the CPUs, while none of them runs; every CPU sees the old list
-        before and the new one afterwards. What no slot shows keeps its bytes. Raises
-        `BadSlots`, with nothing changed, for slots that are not whole pages, overlap,
-        reach beyond their backing or 4 GiB, or cover a local APIC's registers.
+        In the thread of the CPUs, while none of them runs, or from any thread where each has one
+        of its own; every CPU sees the old list before and the new one afterwards. What no slot
+        shows keeps its bytes. Raises `BadSlots`, with nothing changed, for slots that are not
+        whole pages, overlap, reach beyond their backing or 4 GiB, or cover a local APIC's
+        registers.
         """
-        self.check_thread("set_memory")
-        self.replace_memory(self.check_memory(slots))
+        if self.crew is None:
+            self.check_thread("set_memory")
+        checked = self.check_memory(slots)
+        self._between(lambda: self.replace_memory(checked))
 
     def check_memory(self, slots: Iterable[MemorySlot]) -> SlotList:
         """The list, if `set_memory` would take it; from any thread."""
@@ -129,9 +178,14 @@ class Vm:
 
         Bit i of byte j is page 8 * j + i of the slot, as KVM_GET_DIRTY_LOG has it. What is told
         is cleared, in one step as far as any CPU can see. In the thread of the CPUs, while none
-        of them runs. Raises `BadSlots` for a slot that is not there, or does not log.
+        of them runs, or from any thread where each has one of its own. Raises `BadSlots` for a
+        slot that is not there, or does not log.
         """
-        self.check_thread("dirty_log")
+        if self.crew is None:
+            self.check_thread("dirty_log")
+        return self._between(lambda: self._take_log(slot))
+
+    def _take_log(self, slot: MemorySlot) -> bytes:
         pages, first = self.memory.log.take(slot)
         bitmap = bytearray(-(-(slot.size >> PAGE_SHIFT) // 8))
         for page in pages:
@@ -154,8 +208,18 @@ class Vm:
     def switch_to(self, vcpu: Vcpu) -> None:
         """Another CPU runs from now on, and time with it."""
         vcpu.meter.take_over(self.now())
+        self._switch(vcpu, CODE_TOO)
+
+    def _between(self, action: Callable[[], _Result]) -> _Result:
+        """Carry out `action` while no CPU runs; in the CPUs' thread where they have no crew."""
+        return action() if self.crew is None else self.crew.exclusively(action)
+
+    def _switch(self, vcpu: Vcpu, how: int) -> None:
+        """A CPU runs or works from now on: bring what it runs on up to date, as far as asked."""
         self.current = vcpu
+        if how == AS_IT_IS:
+            return
         vcpu.shadow.resume()
         if self.pages.code is not None:
-            for frame in self.pages.code.take_stale(vcpu.index):
+            for frame in self.pages.code.take_stale(vcpu.index, how == CODE_TOO):
                 vcpu.cpu.forget_code(frame)

@@ -35,16 +35,20 @@ _HANDLE_BYTES = 8192
 _READS_FLAG = re.compile(rb"\A\x48\x8b[\x80-\xbf](?s:.{4})\x80[\xb8-\xbf](?s:(.{4}))\x00")
 """mov off(%reg),%reg; cmpb $0,flag(%reg)."""
 _LOOK = 32
+_CPU_HEAD = 32
+"""Two counts, a pointer, seven flags, cflags_next_tb: QEMU 5.0, include/hw/core/cpu.h."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateLocation:
     """Host address of the CPU state and offsets, in bytes, of the fields that AMD-V mode needs.
 
-    `cpu` is the address of the CPU object that the state lies in.
+    `cpu` is the address of the CPU object that the state lies in, `next_flags` that of its
+    field cflags_next_tb.
     """
 
     cpu: int
+    next_flags: int
     address: int
     error_code: int
     hflags: int
@@ -114,6 +118,7 @@ def locate_state(uc: Uc) -> StateLocation:
     # old_exception, vm_vmcb, tsc_offset and the intercept words follow it.
     return StateLocation(
         cpu=cpu,
+        next_flags=_find_next_flags(cpu),
         address=address,
         error_code=debug - 16,
         hflags=176,
@@ -145,6 +150,18 @@ def _live_address(uc: Uc, pattern: bytes) -> tuple[int, int]:
     if best is None:
         raise EngineFailure("calibration: the CPU state was not found behind the engine's handle")
     return best[1:]
+
+
+def _find_next_flags(cpu: int) -> int:
+    """Where the CPU object has cflags_next_tb: -1, behind seven flags, which are bytes.
+
+    The self-test sees that it does what it should.
+    """
+    head = _read_self(cpu, _CPU_HEAD)
+    at = head.find(b"\xff\xff\xff\xff")
+    if at < 0 or at & 3 or any(byte > 1 for byte in head[at - 8 : at]):
+        raise EngineFailure(f"calibration: no cflags_next_tb in {head.hex(' ')}")
+    return cpu + at
 
 
 def trust_memory(uc: Uc, check: int) -> None:

@@ -160,6 +160,7 @@ class UnicornEngine:
             sysenter_stack_offset=(self._location.sysenter + 8) & ~7,
             fault_address=scratch + _FAULT_ADDRESS,
             cpu=self._location.cpu,
+            next_flags=self._location.next_flags,
             stop=self._address_of("uc_emu_stop"),
             flush_page=self._address_of("tlb_flush_page_x86_64"),
             # Takes offsets in all memory ever mapped, of which the guest's is the first.
