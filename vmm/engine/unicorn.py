@@ -77,8 +77,8 @@ class UnicornEngine:
 
     `ram` is the guest's memory; `pool` becomes the shadow tables. The engine works
     on both buffers in place and must not outlive them. Of several engines that share
-    them only one may run at a time: what Unicorn makes of a locked instruction is
-    not atomic to another host thread. With `pauses` PAUSE exits, too.
+    them only one may run at a time, unless each asks for blocks whose locked instructions are
+    atomic to another host thread (`vmm.core.sharedcpu`). With `pauses` PAUSE exits, too.
     """
 
     def __init__(self, ram: mmap.mmap, pool: mmap.mmap, *, pauses: bool = False) -> None:
