@@ -1,4 +1,4 @@
-from vmm.core.gate cimport Gate
+from vmm.core.gate cimport Gate, relax
 from vmm.core.vcpu cimport Vcpu
 
 cdef class SharedCpu:
@@ -29,6 +29,7 @@ cdef class SharedCpu:
     cdef int end(self, bint exclusive) except -1
     cdef void block(self, unsigned int address, unsigned int size) noexcept nogil
     cdef void park(self) noexcept nogil
+    cdef int repeated(self, unsigned int address) except -1
     cdef int sleep(self) except -1
     cdef int serve(self, unsigned int number) except -1
     cdef int serve_alone(self, unsigned int number) except -1

@@ -10,7 +10,8 @@ Unicorn never asks for; but the flags that the next block is looked up or transl
 be given in the CPU object, for once, and so each block asks for the next one. A jump that is
 chained stays among such blocks. An access that crosses its natural alignment has no host
 instruction; QEMU leaves the block and expects it to be repeated alone. The block then comes
-again and again, and is run while all others stand still.
+again and again, and is run while all others stand still; then its translation is dropped, since
+a jump through a register looks for such blocks, and must never find one.
 """
 
 import ctypes
@@ -22,10 +23,16 @@ from vmm.core.gate import Gate
 from vmm.core.stop import Stop
 from vmm.core.vcpu import Vcpu
 
+if not cython.compiled:
+    from vmm.core.native import relax
+
 # cflags of a translation block, QEMU 5.0 include/exec/exec-all.h.
 CF_PARALLEL = cython.declare(cython.uint, 0x00080000)
 # The CPU object's way to say that nothing was asked for.
 NO_FLAGS = cython.declare(cython.uint, 0xFFFFFFFF)
+
+# Every so many PAUSEs, less one, the host may run another thread.
+SPINS = cython.declare(cython.uint, 31)
 
 # How far `switch` goes: not at all, the shadow tables, and the code that was translated.
 AS_IT_IS = cython.declare(cython.int, 0)
@@ -43,8 +50,12 @@ EXIT_HLT = cython.declare(cython.uint, 0x178)
 DOORBELL_PORT = cython.declare(cython.uint, PORT)
 STOP_NONE = cython.declare(cython.uint, Stop.NONE)
 
-# A block that comes so often in a row may be waiting to be run alone.
-REPEATS = cython.declare(cython.uint, 1 << 14)
+# A block that comes so often in a row may be waiting to be run alone, if it starts with
+# LOCK, or with XCHG, which locks by itself.
+REPEATS = cython.declare(cython.uint, 1 << 10)
+LONGEST_PREFIX = 8
+PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67"
+LOCKED = (b"\xf0", b"\x86", b"\x87")
 
 
 @cython.final
@@ -97,6 +108,8 @@ class SharedCpu:
             engine.run(self.vcpu.cpu.eip())
         finally:
             self.alone = False
+            # No block may find what was translated for one thread.
+            self.vcpu.cpu.forget_all_code()
             self.give(True)
             self.gate.go_on()
 
@@ -209,13 +222,20 @@ class SharedCpu:
         else:
             self.repeats += 1
             if self.repeats == REPEATS:
-                self.wants_alone = True
-                self.vcpu.instruction_limit = 0
-                self.attention = True
+                with cython.gil:
+                    self.repeated(address)
         if self.attention:
             self.attention = False
             self.vcpu.arm()
         self.vcpu.block(address, size)
+
+    def repeated(self, address: cython.uint) -> cython.int:
+        """A block comes again and again: is it a locked instruction that must be run alone?"""
+        code = self.vcpu.meter.read_virtual(address, LONGEST_PREFIX).lstrip(PREFIXES)
+        if code[:1] in LOCKED:
+            self.wants_alone = True
+            self.look()
+        return 0
 
     def park(self) -> cython.void:
         """Somebody has closed the gate: wait, then see whether what we run on has changed."""
@@ -256,7 +276,12 @@ class SharedCpu:
                 self.leave()
             return self.serve(number)
         if not self.alone:
+            self.vcpu.meter.leave_at(self.vcpu.cpu.linear(self.vcpu.cpu.eip()))
             self.tell_time()
+        if number == EXIT_PAUSE and self.vcpu.spins & SPINS == SPINS:
+            # It waits for another CPU, which may be waiting for this host processor.
+            with cython.nogil:
+                relax(0)
         self.serve_alone(number)
         if not self.alone:
             self.next_flags[0] = CF_PARALLEL
