@@ -1,7 +1,7 @@
 """The machine on KVM: the same description, firmware, devices and ledger, another processor."""
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -11,12 +11,12 @@ from vmm.core.errors import BadDescription
 from vmm.core.memory import GuestMemory
 from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.policy import POLICIES
-from vmm.core.slots import RAM_BACKING, SlotList, lay_out
+from vmm.core.slots import MemorySlot, SlotList
 from vmm.core.timers import Timers
 from vmm.devices.disk import DiskImage
 from vmm.engine.kvm.biosmemory import BiosMemory
 from vmm.engine.kvm.clock import HostClock
-from vmm.engine.kvm.device import Kvm
+from vmm.engine.kvm.device import Kvm, KvmRefused
 from vmm.engine.kvm.farcall import far_caller
 from vmm.engine.kvm.hostlimits import paging_hint, require
 from vmm.engine.kvm.modes import flat_protected, real_mode
@@ -34,7 +34,7 @@ from vmm.firmware.pcbios import (
 )
 from vmm.firmware.post import ROM_AREA_END, ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
-from vmm.layout import pc_slots
+from vmm.layout import lay_out_memory
 from vmm.machine import (
     DEFAULT_MAX_INSTRUCTIONS,
     GDT,
@@ -44,7 +44,6 @@ from vmm.machine import (
 )
 from vmm.pc import Pc
 from vmm.plugging import PluggedDevices
-from vmm.ram import guest_ram
 from vmm.result import PhaseRecorder, Run, SoFar, collect_foreign, so_far
 from vmm.timelimit import limited
 
@@ -118,10 +117,7 @@ class KvmMachine:
     def _assemble(self, plan: BootPlan | None) -> None:
         about = self.description
         self.clock = HostClock()
-        self.ram = guest_ram(about.memory)
-        self.memory = GuestMemory(
-            self.ram, SlotList(pc_slots(about.memory), lay_out([(RAM_BACKING, about.memory)]))
-        )
+        self.ram, self.memory = lay_out_memory(about.memory, about.backings)
         ports = PortBus()
         if plan is None:
             self._bios = BiosMemory(about.guest, self.memory, self._remap)
@@ -177,6 +173,34 @@ class KvmMachine:
         if self._bios is not None:
             self.processor.add_slots(self._bios.slots())
         self.processor.remap()
+
+    def set_memory(self, slots: Iterable[MemorySlot]) -> None:
+        """Replace the list of memory slots as a whole, at once.
+
+        In the vCPU's thread, while it is not in the guest: a device may ask for it. Raises
+        `BadSlots`, with nothing changed, for a list that cannot be, and `BadDescription` or
+        `KvmRefused` for one that this host cannot have.
+        """
+        self.processor.vcpu.check_thread()
+        before = self.memory.slots
+        checked = SlotList(slots, before.backings.values())
+        self.processor.collect_written()
+        self.memory.replace(checked)
+        try:
+            self._remap()
+        except (BadDescription, KvmRefused):
+            self.memory.replace(before)
+            raise
+
+    def dirty_log(self, slot: MemorySlot) -> bytes:
+        """Which pages of a slot that logs them were written, as `Vm.dirty_log` tells it.
+
+        The kernel keeps the log; what it tells and clears is one step to the guest, which does
+        not run meanwhile.
+        """
+        self.processor.vcpu.check_thread()
+        self.processor.collect_written()
+        return bytes(self.memory.log.bitmap(slot))
 
     def _start(self, plan: BootPlan) -> None:
         """Carry out a boot plan: memory, descriptors, registers."""

@@ -32,7 +32,7 @@ from vmm.core.processor import Activity, Processor
 from vmm.core.registerfile import RegisterFile
 from vmm.core.runloop import RunLoop
 from vmm.core.sharedcpu import shared_callbacks
-from vmm.core.slots import RAM_BACKING, MemorySlot, SlotList, lay_out
+from vmm.core.slots import MemorySlot
 from vmm.core.stop import Stop
 from vmm.core.threadrun import ThreadedRun
 from vmm.core.timers import Timers
@@ -51,10 +51,9 @@ from vmm.firmware.guest import plan_guest
 from vmm.firmware.mptable import mp_tables
 from vmm.firmware.post import ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
-from vmm.layout import pc_slots
+from vmm.layout import MOST_MEMORY, lay_out_memory
 from vmm.pc import Pc
 from vmm.plugging import PluggedDevices
-from vmm.ram import guest_ram
 from vmm.recording import ExitSink, Recording
 from vmm.result import PhaseRecorder, Run, SoFar, collect, event_totals, so_far
 from vmm.timelimit import limited
@@ -72,7 +71,6 @@ __all__ = [
 
 DEFAULT_MEMORY = 64 << 20
 LEAST_MEMORY = 4 << 20
-MOST_MEMORY = 1 << 30
 DEFAULT_MAX_INSTRUCTIONS = 20_000_000_000
 
 _POOL_PAGES = 2048
@@ -190,7 +188,7 @@ class Machine:
         if about.rom is not None:
             check_vmi_rom(about.rom)
         self._phases = PhaseRecorder(about.marks)
-        self._lay_out()
+        self.ram, self.memory = lay_out_memory(about.memory, about.backings)
         self._pool = mmap.mmap(-1, _POOL_PAGES * PAGE_SIZE)
         ports, memory_bus = PortBus(), MemoryBus()
         self._make_vm(ports)
@@ -233,18 +231,6 @@ class Machine:
         else:
             self._loop = ThreadedRun(self.vm, self.crew, self.processors, self.timers, self.pc)
             self.vm.bind_crew()
-
-    def _lay_out(self) -> None:
-        """All backings in one buffer, the RAM first, and of that what a PC shows."""
-        about = self.description
-        backings = lay_out([(RAM_BACKING, about.memory), *about.backings])
-        size = sum(backing.size for backing in backings)
-        if size > MOST_MEMORY:
-            raise BadDescription(
-                f"backings of {size} bytes with the memory: expected at most {MOST_MEMORY}"
-            )
-        self.ram = guest_ram(size)
-        self.memory = GuestMemory(self.ram, SlotList(pc_slots(about.memory), backings))
 
     def _open_disk(self) -> DiskImage | None:
         self._disk = open_disk(self.description)

@@ -14,6 +14,14 @@ import cython
 from vmm.core.errors import BadSlots
 
 
+def bitmap_of(pages, slot):
+    """A bit for each page of a slot, set for those numbered in `pages`."""
+    bits = bytearray(-(-(slot.size >> 12) // 8))
+    for page in pages:
+        bits[page >> 3] |= 1 << (page & 7)
+    return bytes(bits)
+
+
 @cython.final
 @cython.cclass
 class DirtyLog:
@@ -69,6 +77,13 @@ class DirtyLog:
                     self.written_pages[i][frame - self.first[i]] = 1
         return 0
 
+    def frames(self):
+        """The frames of the host that some slot logs, as a set."""
+        found = set()
+        for i in range(len(self.first)):
+            found.update(range(self.first[i], self.last[i] + 1))
+        return found
+
     def is_clean(self, frame):
         """Does the first store to this frame of the host have to be seen?"""
         return bool(self.clean[frame])
@@ -91,6 +106,10 @@ class DirtyLog:
             self.clean[start + at] = 1
             at = pages.find(1, at + 1)
         return found, int(start)
+
+    def bitmap(self, slot):
+        """The same as bytes: bit i of byte j is page 8 * j + i."""
+        return bitmap_of(self.take(slot)[0], slot)
 
     def restore(self, slot, found):
         """Have these pages of a slot, by number, count as written: for a machine that was saved."""

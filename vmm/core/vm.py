@@ -6,11 +6,12 @@ from mmap import mmap
 from queue import SimpleQueue
 from typing import TypeVar
 
-from vmi.address import PAGE_MASK, PAGE_SHIFT
+from vmi.address import PAGE_MASK
 from vmm.core.binding import EngineBinding
 from vmm.core.bus import PortBus
 from vmm.core.cpustate import CpuState
 from vmm.core.crew import AS_IT_IS, CODE_TOO, Crew
+from vmm.core.dirtylog import bitmap_of
 from vmm.core.errors import BadSlots, VcpuThreadError
 from vmm.core.memory import GuestMemory
 from vmm.core.policy import Policy
@@ -187,11 +188,8 @@ class Vm:
 
     def _take_log(self, slot: MemorySlot) -> bytes:
         pages, first = self.memory.log.take(slot)
-        bitmap = bytearray(-(-(slot.size >> PAGE_SHIFT) // 8))
-        for page in pages:
-            bitmap[page >> 3] |= 1 << (page & 7)
         self.pages.catch_writes([first + page for page in pages])
-        return bytes(bitmap)
+        return bytes(bitmap_of(pages, slot))
 
     # ---- time and turns
 

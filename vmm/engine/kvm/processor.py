@@ -121,7 +121,14 @@ class KvmProcessor:
 
     def remap(self) -> None:
         """Make the slots what the memory says, with what was added."""
+        self.collect_written()
         self._slots.replace([*slots_of(self._memory, self._ram, self._traced), *self._extra])
+
+    def collect_written(self) -> None:
+        """Have the memory's own log know what the kernel has logged so far."""
+        log = self._memory.log
+        for place in self._slots.written():
+            log.written(place >> PAGE_SHIFT)
 
     def add_slots(self, slots: Iterable[Slot]) -> None:
         """Memory besides the guest's RAM, from the next `remap` on; replaces what there was."""
@@ -232,7 +239,8 @@ class KvmProcessor:
         eip = self.eip()
         if is_write and address >> PAGE_SHIFT in self._traced:
             self.counters.count(Event.PTE_WRITE, address >> PAGE_SHIFT << PAGE_SHIFT & _LOW_32, eip)
-            self._ram[address : address + size] = data[:size]
+            self._memory.load(address, data[:size])
+            self.collect_written()
             self._slots.renew(address)
             return
         self.counters.count_heavy(_MMIO_EVENT, address & _LOW_32, eip)

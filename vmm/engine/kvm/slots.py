@@ -2,7 +2,8 @@
 
 A slot is a range of guest-physical addresses and the bytes behind it. Two slots may
 have the same bytes (an alias). What lies in no slot exits on every access, and a
-read-only slot exits on stores, which is how a ROM is protected and a page table traced.
+read-only slot exits on stores, which is how a ROM is protected and a page table traced. Of a slot
+that logs, the kernel keeps which pages were written.
 """
 
 import ctypes
@@ -15,16 +16,19 @@ from vmi.address import PAGE_SHIFT, PAGE_SIZE
 from vmm.core.errors import BadDescription
 from vmm.core.memory import GuestMemory
 from vmm.engine.kvm.device import KvmRefused, KvmVm
-from vmm.engine.kvm.uapi import Capability, Ioctl, MemoryRegion, SlotFlag
+from vmm.engine.kvm.uapi import Capability, DirtyBitmap, Ioctl, MemoryRegion, SlotFlag
 
 __all__ = ["Slot", "SlotTable", "slots_of"]
+
+_TRACED, _LOGGED = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """`size` bytes at a guest-physical address: those of `memory` from `offset` on.
 
-    All three numbers are whole pages, in bytes. The memory must outlive the slot.
+    All three numbers are whole pages, in bytes. The memory must outlive the slot. Its number,
+    and with it what the kernel has logged, ends with the list that it is in.
     """
 
     address: int
@@ -32,6 +36,7 @@ class Slot:
     memory: mmap
     offset: int = 0
     readonly: bool = False
+    logging: bool = False
 
     @property
     def end(self) -> int:
@@ -67,6 +72,26 @@ class SlotTable:
         except KvmRefused:
             self._change(before)
             raise
+
+    def written(self) -> list[int]:
+        """Where, in bytes of its memory, each page lies that was written since this was asked last.
+
+        Of the slots that log; the kernel clears what it tells.
+        """
+        found = []
+        for slot, number in self._numbers.items():
+            if slot.logging:
+                # The kernel writes whole words of 64 bits.
+                words = (ctypes.c_uint64 * -(-(slot.size >> PAGE_SHIFT) // 64))()
+                about = DirtyBitmap(number, 0, ctypes.addressof(words))
+                self._vm.ioctl_buffer(Ioctl.GET_DIRTY_LOG, bytearray(about))
+                bits = int.from_bytes(bytes(words), "little")
+                found += [
+                    slot.offset + (page << PAGE_SHIFT)
+                    for page in range(bits.bit_length())
+                    if bits >> page & 1
+                ]
+        return found
 
     def renew(self, address: int) -> None:
         """Drop and make again the slot that holds an address.
@@ -119,7 +144,8 @@ class SlotTable:
     def _tell(self, number: int, slot: Slot, size: int) -> None:
         region = MemoryRegion(
             number,
-            SlotFlag.READONLY if slot.readonly else 0,
+            (SlotFlag.READONLY if slot.readonly else 0)
+            | (SlotFlag.LOG_DIRTY_PAGES if slot.logging else 0),
             slot.address,
             size,
             ctypes.addressof(ctypes.c_char.from_buffer(slot.memory)) + slot.offset,
@@ -130,21 +156,27 @@ class SlotTable:
 def slots_of(memory: GuestMemory, buffer: mmap, readonly: Iterable[int] = ()) -> list[Slot]:
     """The fewest slots for what the guest's memory shows of its buffer.
 
-    Frames of the guest named in `readonly` are write-protected as well.
+    One logs if any slot of the guest's logs the same bytes. Frames of the guest named in
+    `readonly` are write-protected as well.
     """
-    traced = set(readonly)
+    traced, logged = set(readonly), memory.log.frames()
     slots = []
     for first, count, host, protected in memory.runs():
-        frames = range(first, first + count)
-        for split, run in itertools.groupby(frames, traced.__contains__):
-            start, *rest = run
+        kinds = bytes(
+            (first + i in traced) * _TRACED | (host + i in logged) * _LOGGED for i in range(count)
+        )
+        at = 0
+        for kind, run in itertools.groupby(kinds):
+            length = sum(1 for _ in run)
             slots.append(
                 Slot(
-                    start << PAGE_SHIFT,
-                    (1 + len(rest)) << PAGE_SHIFT,
+                    (first + at) << PAGE_SHIFT,
+                    length << PAGE_SHIFT,
                     buffer,
-                    (host + start - first) << PAGE_SHIFT,
-                    bool(protected or split),
+                    (host + at) << PAGE_SHIFT,
+                    bool(protected or kind & _TRACED),
+                    bool(kind & _LOGGED),
                 )
             )
+            at += length
     return slots

@@ -133,6 +133,16 @@ class MemoryRegion(Structure):
     ]
 
 
+class DirtyBitmap(Structure):
+    """struct kvm_dirty_log: where the pages of one slot that were written are to be told."""
+
+    _fields_ = [
+        ("slot", c_uint32),
+        ("padding1", c_uint32),
+        ("dirty_bitmap", c_uint64),
+    ]
+
+
 class Interrupt(Structure):
     """struct kvm_interrupt: the vector of an external interrupt."""
 
@@ -298,6 +308,7 @@ class SyncRegs(IntFlag):
 class SlotFlag(IntFlag):
     """Flags of a memory region."""
 
+    LOG_DIRTY_PAGES = 1
     READONLY = 2
 
 
@@ -373,6 +384,7 @@ class Ioctl(IntEnum):
     SET_TSS_ADDR = _io(0x47)
     RUN = _io(0x80)
     GET_SUPPORTED_CPUID = _sized(_READ | _WRITE, 0x05, CpuidList, 0xC008AE05)
+    GET_DIRTY_LOG = _sized(_WRITE, 0x42, DirtyBitmap, 0x4010AE42)
     SET_USER_MEMORY_REGION = _sized(_WRITE, 0x46, MemoryRegion, 0x4020AE46)
     SET_IDENTITY_MAP_ADDR = _sized(_WRITE, 0x48, _Address, 0x4008AE48)
     GET_REGS = _sized(_READ, 0x81, Regs, 0x8090AE81)

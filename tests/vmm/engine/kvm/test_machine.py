@@ -435,6 +435,9 @@ def test_a_thousand_machines_leave_nothing_behind(
     before, memory = descriptors(), resident()
     for i in range(1000):
         machine = KvmMachine(about)
+        if i % 50 == 0:
+            # How many wait for the collector at a time is no matter here.
+            gc.collect()
         if i % 10 == 0:
             machine.run()
         else:

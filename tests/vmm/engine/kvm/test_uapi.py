@@ -24,6 +24,7 @@ LAYOUTS = {
     "kvm_enable_cap": uapi.EnableCap,
     "kvm_one_reg": uapi.OneReg,
     "kvm_translation": uapi.Translation,
+    "kvm_dirty_log": uapi.DirtyBitmap,
     "kvm_msr_entry": uapi.MsrEntry,
     "kvm_msrs": uapi.MsrList,
     "kvm_cpuid_entry2": uapi.CpuidEntry,
@@ -86,6 +87,7 @@ def test_numbers(tmp_path: Path, header: Path) -> None:
         **{f"KVM_EXIT_{reason.name}": reason.value for reason in uapi.Exit},
         **{f"KVM_CAP_{capability.name}": capability.value for capability in uapi.Capability},
         **{f"KVM_SYNC_X86_{which.name}": which.value for which in uapi.SyncRegs},
+        "KVM_MEM_LOG_DIRTY_PAGES": uapi.SlotFlag.LOG_DIRTY_PAGES.value,
         "KVM_MEM_READONLY": uapi.SlotFlag.READONLY.value,
         "KVM_API_VERSION": uapi.API_VERSION,
     }
