@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from generator.apipage import api_page
 from generator.examples import ROOT, with_real_cells, with_real_output
 from generator.jsonpage import json_page
 from generator.pages import (
@@ -44,6 +45,7 @@ WITH_EXAMPLES = [
 
 
 PAGES = {
+    "api.md": api_page,
     "apic-bus.md": apic_bus_page,
     "calls.md": calls,
     "commands.md": commands,

@@ -10,6 +10,7 @@ from vmm.plugging import check_options
 __all__ = ["GROUP", "DeviceEntry", "device_entries", "plug_named"]
 
 GROUP = "vmirom.devices"
+"""The entry points of other packages' devices."""
 
 
 @dataclass(frozen=True, slots=True)

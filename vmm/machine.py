@@ -70,8 +70,10 @@ __all__ = [
 ]
 
 DEFAULT_MEMORY = 64 << 20
+"""Bytes of RAM."""
 LEAST_MEMORY = 4 << 20
 DEFAULT_MAX_INSTRUCTIONS = 20_000_000_000
+"""After so many the run ends, as `LIMIT`."""
 
 _POOL_PAGES = 2048
 GDT = GuestPhysical(0x1000)
@@ -151,6 +153,9 @@ class Machine:
 
     `echo` hears each line of the console. `interrupts` stands in for the PC's own
     interrupt controllers; `timers` is where it can wait for virtual time.
+
+    Raises `BadDescription` for a description that cannot be, with the value in question, and
+    `EngineFailure` where Unicorn is not what the monitor was built for.
     """
 
     description: MachineDescription
@@ -434,7 +439,7 @@ class Machine:
     # ---- calls from any thread, carried out between two instructions
 
     def stop(self) -> None:
-        """End the run, with what was counted so far."""
+        """End the run, as `INTERRUPTED`, with what was counted so far; from any thread."""
         if isinstance(self._loop, ThreadedRun):
             self._loop.stop()
         else:
@@ -445,13 +450,19 @@ class Machine:
         raise KeyboardInterrupt
 
     def irq_line(self, irq: int, *, high: bool) -> None:
-        """Drive the wire of interrupt request 0 to 15, without 2; high is a request."""
+        """Drive the wire of interrupt request 0 to 15, without 2; high is a request.
+
+        From any thread. Raises `ValueError` for another number.
+        """
         if irq not in range(16) or irq == _CASCADE:
             raise ValueError(f"interrupt request {irq}: expected 0 to 15, without {_CASCADE}")
         self.vm.post(lambda: setattr(self.pc.wire(irq), "level", high))
 
     def msi(self, address: int, data: int) -> None:
-        """A message-signalled interrupt; raises `BadMessage` for one that means nothing."""
+        """A message-signalled interrupt: a store of 32 bits of `data` to a bus `address`.
+
+        From any thread. Raises `BadMessage` for one that means nothing.
+        """
         interrupt = message_signalled(address, data)
         self.vm.post(lambda: self._deliver(interrupt))
 
@@ -473,11 +484,14 @@ class Machine:
         self.vm.post(lambda: self.vm.replace_memory(checked))
 
     def so_far(self) -> SoFar:
-        """How far the run is."""
+        """How far the run is; from any thread, also while it goes on."""
         return so_far(self.vm, self.description.policy)
 
     def ledger(self) -> Ledger:
-        """The exits so far, by reason; without places, which take a while to collect."""
+        """The exits so far, by reason; without places, which take a while to collect.
+
+        From any thread, also while the run goes on.
+        """
         return Ledger.from_counts(self.description.policy, event_totals(self.vm.vcpus), (), 0)
 
     def result(self, outcome: Outcome) -> Run:

@@ -135,6 +135,7 @@ class PortWrite:
 
 
 Event = SystemCall | Fault | PortRead | PortWrite
+"""What the code did that is for the handler to decide."""
 
 
 class EndingKind(StrEnum):
@@ -367,7 +368,8 @@ class Sandbox:
     ) -> Ending:
         """Run from `entry` with ESP at `stack` until the end; at most so many instructions.
 
-        May be called again: registers are as the last run left them, but for these two.
+        May be called again: registers are as the last run left them, but for these two. Raises
+        `BadDescription` for a limit below 1.
         """
         if instructions < 1:
             raise BadDescription(f"{instructions} instructions: expected at least 1")

@@ -45,11 +45,13 @@ __all__ = [
 ]
 
 MESSAGE_VERSION = 1
+"""What a message of this format begins with."""
 BROADCAST = 0xFF
 """The destination that is every local APIC, physical or logical."""
 
 _LAYOUT = struct.Struct("<BBBBBBHIIQ")
 MESSAGE_SIZE = _LAYOUT.size
+"""Bytes of a message on the wire."""
 
 _MSI_BASE, _MSI_SPAN = 0xFEE00000, 0x100000
 

@@ -111,7 +111,7 @@ class NoInterrupts:
     pending = False
 
     def acknowledge(self) -> int:
-        """Never called: nothing is ever pending."""
+        """Raises `LookupError`: nothing is ever pending."""
         raise LookupError("no interrupt is pending")
 
 

@@ -62,7 +62,8 @@ class GuestMemory:
     def replace(self, slots):
         """Have this `SlotList` from now on; no guest instruction may be under way.
 
-        What else depends on where memory is, the shadow above all, is the caller's.
+        What else depends on where memory is, the shadow above all, is the caller's. Raises
+        `ValueError` for a slot whose backing is not in the buffer.
         """
         first = array("I", [slot.address >> 12 for slot in slots])
         last = array("I", [(slot.end - 1) >> 12 for slot in slots])

@@ -25,6 +25,7 @@ __all__ = ["MOST_CPUS", "Vm"]
 _Result = TypeVar("_Result")
 
 MOST_CPUS = 8
+"""As many virtual CPUs can a machine have."""
 
 
 class Vm:
@@ -35,7 +36,8 @@ class Vm:
     `PrivilegedRegisters`; each CPU gets registers of its own.
 
     With a `crew` each CPU has a host thread, to which it belongs from `bind_crew` on; without
-    one all belong to the thread that made them.
+    one all belong to the thread that made them. Raises `ValueError` for more than 8 bindings, or
+    none.
     """
 
     def __init__(
@@ -152,7 +154,7 @@ class Vm:
         self._between(lambda: self.replace_memory(checked))
 
     def check_memory(self, slots: Iterable[MemorySlot]) -> SlotList:
-        """The list, if `set_memory` would take it; from any thread."""
+        """The list, if `set_memory` would take it; from any thread. Raises `BadSlots` if not."""
         checked = SlotList(slots, self.memory.slots.backings.values())
         for vcpu in self.vcpus:
             apic = vcpu.devices.apic

@@ -13,6 +13,7 @@ from vmm.devices.lines import InterruptLine
 __all__ = ["Board", "Device", "Option", "Plain", "Plug"]
 
 Option = int | str
+"""A value that a device's option may have."""
 Plain = None | bool | int | str | list[Any] | dict[str, Any]
 """What a saved state is made of: values that JSON has."""
 

@@ -41,7 +41,7 @@ class FilterProgram:
     """A program, the ports whose reads it sees, and its state as it begins.
 
     `lines` are the source lines of the instructions where the source was text, for
-    messages.
+    messages. Raises `BadFilter` for more than `MOST_STATE` bytes of state.
     """
 
     name: str
