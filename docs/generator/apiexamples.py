@@ -64,6 +64,7 @@ from bench.inputs import load_guest
 from vmm.devices.pluggable import Device, Plug
 from vmm.machine import Machine, MachineDescription
 
+
 class Dice(Device):  # a port that reads as a number which is always the same
     ports = (range(0x700, 0x701),)
 
@@ -75,6 +76,7 @@ class Dice(Device):  # a port that reads as a number which is always the same
 
     def load(self, state):
         pass
+
 
 machine = Machine(MachineDescription(load_guest("probe").image, devices=(Plug(Dice),)))
 assert machine.run().outcome.ok
@@ -100,11 +102,13 @@ assert ending.kind is EndingKind.UNHANDLED and isinstance(ending.event, Fault)
 from bench.inputs import load_guest
 from vmm.machine import Machine, MachineDescription
 
+
 class Count:
     events = 0
 
     def take(self, cpu, exits):
         self.events += len(exits)
+
 
 machine = Machine(MachineDescription(load_guest("probe").image))
 count = Count()
