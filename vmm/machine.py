@@ -480,8 +480,7 @@ class Machine:
         From any thread. Raises `BadSlots`, with nothing changed, for a list that cannot be;
         see `Vm.set_memory`.
         """
-        checked = self.vm.check_memory(slots)
-        self.vm.post(lambda: self.vm.replace_memory(checked))
+        self.vm.change_memory(self.vm.check_memory(slots))
 
     def so_far(self) -> SoFar:
         """How far the run is; from any thread, also while it goes on."""

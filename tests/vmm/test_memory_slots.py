@@ -527,16 +527,18 @@ ap_start:
 """
 
 
+@pytest.mark.parametrize("threads", [False, True], ids=["in turns", "threads"])
 def test_all_cpus_see_a_change_together(
-    tiny_guest: MakeGuest, make_machine: Callable[..., Machine]
+    tiny_guest: MakeGuest, make_machine: Callable[..., Machine], *, threads: bool
 ) -> None:
     guest = tiny_guest(SEVERAL)
     machine = make_machine(
         guest,
         cpus=2,
+        threads=threads,
         backings=(("extra", 4 * PAGE),),
         devices=(slotstress.Plug(slotstress.Bell, name="bell"),),
-        max_instructions=20_000_000,
+        max_instructions=2_000_000_000,
     )
     with_tables(machine)
     for page in range(4):

@@ -58,18 +58,23 @@ class Crew:
     def exclusively(self, action: Callable[[], _Result]) -> _Result:
         """Carry out `action` while no CPU runs; from any thread, and at once."""
         if self.gate.is_mine():
-            return action()
+            # From within an exit, which may have let the others run on.
+            return action() if self.gate.is_closed() else self._stopped(action)
         self.gate.acquire()
         try:
-            self.gate.stop_others(-1)
-            try:
-                return action()
-            finally:
-                self.gate.note_outsider()
-                self._tell_others(None)
-                self.gate.go_on()
+            return self._stopped(action)
         finally:
             self.gate.release()
+
+    def _stopped(self, action: Callable[[], _Result]) -> _Result:
+        """Carry out `action`, with the turn, while no CPU is in guest code."""
+        self.gate.stop_others(-1)
+        try:
+            return action()
+        finally:
+            self.gate.note_outsider()
+            self._tell_others(None)
+            self.gate.go_on()
 
     def attend(self, index: int) -> None:
         """A CPU's interrupt line or deadline has changed: have it notice, asleep or not."""

@@ -156,6 +156,7 @@ class ThreadedRun:
         self._gate.stop_others(vcpu.index)
         cell.take(True, True)
         try:
+            self._vm.run_posted()
             processor.begin()
             RunLoop.deliver_pending(processor)
             vcpu.deadline = self._timers.next_due()

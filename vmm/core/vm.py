@@ -164,6 +164,18 @@ class Vm:
                 raise BadSlots(f"slot {slot}: covers the local APIC's registers at {base:#x}")
         return checked
 
+    def change_memory(self, slots: SlotList) -> None:
+        """Replace the list by one that was checked before the next instruction, from any thread.
+
+        Within an exit the engine still has to get to the end of its block, in code that the change
+        drops: so it waits until the CPU has come out.
+        """
+        if self.crew is None or not self.crew.gate.is_mine():
+            self.post(lambda: self.replace_memory(slots))
+        else:
+            self._posted.put(lambda: self.replace_memory(slots))
+            self.crew.look(self.current.index)
+
     def replace_memory(self, slots: SlotList) -> None:
         """The same with a list that was checked: what the run loop does between instructions."""
         # What was queued is about memory as it was.
