@@ -100,8 +100,8 @@ class DoorbellPort:
             self.queue.forget_fault_page()
             self.shadow.load_root()
         elif function == INVALIDATE_PAGE or function == FLUSH_TLB:
+            # The TLB forgets what an entry withdraws, below; it has nothing else to forget.
             self.shadow.unsync.bring_into_step()
-            self.cpu.flush_tlb()
         elif function == UPDATE_ENTRY:
             physical: cython.Py_ssize_t = self.paging.translate(argument, False, False)
             if physical < 0:

@@ -4,8 +4,9 @@ cdef class InlineCounter:
     cdef BlockMeter meter
     cdef public bint wanted
     cdef readonly unsigned long long placed
+    cdef readonly unsigned long long whole
     cdef size_t callback
-    cdef size_t question
+    cdef readonly size_t question
     cdef size_t data
     cdef size_t low
     cdef size_t high

@@ -55,7 +55,7 @@ class InlineCounter:
         self.wanted = False
         self.callback = self.question = self.data = 0
         self.low = self.high = 0
-        self.placed = 0
+        self.placed = self.whole = 0
 
     def prepare(self, callback, late, question, data):
         """Begin to replace calls.
@@ -102,10 +102,11 @@ class InlineCounter:
         behind: cython.uint = cython.cast(cython.uint, code - start) - JUMP_END
         # mov rdi, engine; xor esi, esi
         length = self.constant(code, RDI, engine)
-        if length and self.holds(code + length, 0xF631, 2):
+        if length and self.holds(code + length, 0xF633, 2):
             call = self.call_of(at + length + 2, self.question, False)
             if call:
                 behind += length + 2 + call
+                self.whole += 1
         # As listed above.
         self.write(start, 0xBF48, 2)
         self.write(start + 2, self.meter.hot_address, 8)

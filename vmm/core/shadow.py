@@ -173,8 +173,12 @@ class ShadowMmu:
         if self.paging.enabled():
             self.link_directories()
         self.curtain.tell_up()
+        address: cython.uint = self.pages.pool_address + 32 * self.current
+        if address == self.cpu.root:
+            # What no entry has withdrawn the TLB may keep.
+            return self.pages.flush_if_stale()
         self.pages.settle()
-        return self.cpu.load_root(self.pages.pool_address + 32 * self.current)
+        return self.cpu.load_root(address)
 
     def empty_root(self, root: cython.uint) -> cython.int:
         """Forget what a root linked to."""

@@ -45,11 +45,15 @@ cdef class ShadowPages:
     # stores to what was code once that the engine may not have seen
     cdef unsigned char[::1] unseen
     cdef bint tlb_stale
+    cdef unsigned int[::1] stale
+    cdef unsigned int stale_count
     cdef bint links_stale
 
     cdef bint running_out(self) noexcept
     cdef int clear(self) except -1
     cdef int flush_if_stale(self) except -1
+    cdef bint flush_leaves(self) except -1
+    cdef int lost(self, unsigned int location) except -1
     cdef int settle(self) except -1
     cpdef int switch_to(self, CpuState cpu) except -1
     cdef int flush_page(self, unsigned int address) except -1

@@ -9,7 +9,8 @@ one fault per 4 KiB would be an artefact.
 Every change keeps three things true: each present leaf is on the list of mappings
 of its guest frame, each link on the list of parents of its page, and `tlb_stale` is
 set when an entry lost a right that a TLB may still grant - `links_stale` as well if
-that entry was a link, and so stands for more than one page.
+that entry was a link, and so stands for more than one page. The first few leaves that
+lost a right are remembered: a TLB forgets these alone where that is all.
 
 Frames are the host's numbers here, as in the entries themselves: a page that the guest has at two
 places is one page, traced at both. `leaf` and `direct` alone are told of the guest's.
@@ -44,6 +45,11 @@ LENT = cython.declare(cython.ulonglong, 0x800)
 # In `mode`, as GuestPaging.mode() says it: the guest's EFER.NXE.
 NO_EXECUTE_MODE = cython.declare(cython.uint, 1)
 WITHHELD_MASK = cython.declare(cython.uint, 63)
+
+# How many leaves may lose rights before the TLB is flushed whole, and how many ways to a
+# shadow page are worth looking for.
+FEW = cython.declare(cython.uint, 16)
+WAYS = cython.declare(cython.uint, 8)
 
 # Bits of what GuestMemory.entry() answers.
 RAM = cython.declare(cython.uint, 1)
@@ -116,6 +122,8 @@ class ShadowPages:
         self.links = Links(8 * frames + 16384)
         self.free_count = 0
         self.tlb_stale = self.links_stale = False
+        self.stale = array("I", bytes(4 * FEW))
+        self.stale_count = 0
         i: cython.uint
         for i in range(512 * VOID_PAGE, 512 * VOID_PAGE + 512):
             self.entries[i] = ALL_ONES
@@ -165,14 +173,55 @@ class ShadowPages:
     def flush_if_stale(self) -> cython.int:
         """Flush the TLB if an entry lost a right since the last flush."""
         if self.tlb_stale:
+            if self.links_stale or self.stale_count > FEW or not self.flush_leaves():
+                self.cpu.flush_tlb()
             self.settle()
-            self.cpu.flush_tlb()
+        return 0
+
+    def flush_leaves(self) -> cython.bint:
+        """Flush the remembered leaves from the TLB, if that can be done.
+
+        No link has lost a right since the last flush: so whatever the TLB may have of a
+        leaf, it has under the addresses that lead there now.
+        """
+        i: cython.uint
+        quarter: cython.uint
+        root: cython.uint = (self.cpu.root - self.pool_address) >> 3
+        for i in range(self.stale_count):
+            location: cython.uint = self.stale[i]
+            kind: cython.uint = self.kind[location >> 9]
+            if kind != TABLE and kind != DIRECT:
+                return False
+            ways: cython.uint = 0
+            node: cython.uint = self.parents[location >> 9]
+            while node:
+                ways += 1
+                if ways > WAYS:
+                    return False
+                link: cython.uint = self.links.location[node]
+                for quarter in range(4):
+                    directory: cython.ulonglong = self.entries[root + quarter]
+                    if directory & PRESENT and self.page_index(directory) == link >> 9:
+                        self.cpu.flush_page(
+                            (quarter << 30) | ((link & 511) << 21) | ((location & 511) << 12)
+                        )
+                node = self.links.follower[node]
+        return True
+
+    def lost(self, location: cython.uint) -> cython.int:
+        """A leaf has lost a right."""
+        self.tlb_stale = True
+        if self.stale_count < FEW:
+            self.stale[self.stale_count] = location
+        if self.stale_count <= FEW:
+            self.stale_count += 1
         return 0
 
     def settle(self) -> cython.int:
         """The CPU that runs flushes its TLB now; let the others do so before they run on."""
         if self.tlb_stale:
             self.tlb_stale = self.links_stale = False
+            self.stale_count = 0
             if len(self.cpus) > 1:
                 self.others_are_behind()
         return 0
@@ -252,7 +301,7 @@ class ShadowPages:
                     old: cython.ulonglong = self.entries[location]
                     self.entries[location] = old | WITHHELD
                     self.count_withheld(location, old, old | WITHHELD)
-                self.tlb_stale = True
+                self.lost(location)
             node = self.links.follower[node]
         return 0
 
@@ -263,8 +312,8 @@ class ShadowPages:
             while node:
                 location: cython.uint = self.links.location[node]
                 self.entries[location] = self.entries[location] | NO_EXECUTE
+                self.lost(location)
                 node = self.links.follower[node]
-            self.tlb_stale = True
 
     # ---- code that is stored to through another mapping
 
@@ -379,7 +428,7 @@ class ShadowPages:
                 self.drop_leaf(location)
                 old = 0
             elif (old & ~entry & (WRITABLE | USER)) | (entry & ~old & NO_EXECUTE):
-                self.tlb_stale = True
+                self.lost(location)
         self.entries[location] = entry
         self.count_withheld(location, old, entry)
         if frame < self.memory.host_count:
@@ -400,7 +449,7 @@ class ShadowPages:
                     self.count_fetched(frame, old, 0)
             self.entries[location] = 0
             self.count_withheld(location, old, 0)
-            self.tlb_stale = True
+            self.lost(location)
         return 0
 
     def mark(self, guest: cython.ulonglong, entry: cython.ulonglong) -> cython.ulonglong:

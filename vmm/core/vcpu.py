@@ -296,16 +296,19 @@ class Vcpu:
     def block(self, address: cython.uint, size: cython.uint) -> cython.bint:
         """A translated block is entered: the only place where time passes.
 
-        This is the short way through `enter_block`, for a block that is known, found at
-        once, and nothing but code: such a block may count itself from now on, and the
-        answer is true.
+        This is the short way through `enter_block`, for a block that is known and
+        nothing but code: such a block may count itself from now on, and the answer is true.
         """
         key: cython.ulonglong = address | (cython.cast(cython.ulonglong, size) << 32)
         slot: cython.uint = cython.cast(
             cython.uint, ((address + (size << 20)) * 0x4F1BBCDD) & LOW_32
         )
         slot >>= 16
-        if self.meter.blocks[2 * slot] == key:
+        found: cython.ulonglong = self.meter.blocks[2 * slot]
+        while found != key and found:
+            slot = (slot + 1) & 0xFFFF
+            found = self.meter.blocks[2 * slot]
+        if found:
             facts: cython.ulonglong = self.meter.blocks[2 * slot + 1]
             count: cython.longlong = cython.cast(cython.longlong, facts & 0xFFFF)
             if not (facts >> 16) & 0xFFFF and self.meter.hot[LEFT] > count:
