@@ -32,7 +32,7 @@ cdef class BlockMeter:
     cdef unsigned int in_call
     cdef public unsigned long long charged_ns
     cdef public unsigned long long elsewhere_ns
-    cdef readonly unsigned long long rom_instructions
+    cdef unsigned long long booked
     cdef unsigned long long[::1] call_count
     cdef unsigned long long[::1] call_instructions
     cdef object answers
@@ -43,6 +43,7 @@ cdef class BlockMeter:
     cdef unsigned int current_slot(self) noexcept nogil
     cdef unsigned long long take_back(self) noexcept nogil
     cdef unsigned int enter(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef void book(self) noexcept nogil
     cdef void enter_rom(self, unsigned long long facts) noexcept nogil
     cdef unsigned int ports_kind(self) noexcept nogil
     cdef unsigned int role(self) except? 0xFFFFFFFE

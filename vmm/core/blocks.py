@@ -50,6 +50,8 @@ RETURN = cython.declare(cython.uint, 128)
 # What changes at every block. Translated code has this layout in it (`vmm.core.inline`).
 LEFT = cython.declare(cython.uint, 0)
 SLOT = cython.declare(cython.uint, 1)
+# Instructions of the ROM.
+ROM = cython.declare(cython.uint, 4)
 HOT_WORDS = cython.declare(cython.uint, 8)
 MOST_LEFT = cython.declare(cython.ulonglong, 1 << 62)
 
@@ -118,7 +120,8 @@ class BlockMeter:
         self.asked = 0
         self.rom_start = self.rom_end = 0
         self.in_call = ROW_OTHER
-        self.charged_ns = self.rom_instructions = 0
+        self.charged_ns = 0
+        self.booked = 0
         self.elsewhere_ns = 0
         self.call_count = array("Q", bytes(8 * ROWS))
         self.call_instructions = array("Q", bytes(8 * ROWS))
@@ -129,6 +132,11 @@ class BlockMeter:
     def instructions(self):
         """The instructions that the CPU has completed."""
         return self.count()
+
+    @property
+    def rom_instructions(self):
+        """How many of them the ROM has."""
+        return int(self.hot[ROM])
 
     def count(self) -> cython.ulonglong:
         """The instructions that the CPU has completed."""
@@ -204,10 +212,10 @@ class BlockMeter:
 
         A call may start with a repeated string instruction, which is a block each time.
         """
-        count: cython.ulonglong = facts & COUNT_MASK
-        call: cython.uint = cython.cast(cython.uint, (facts >> CALL_SHIFT) & BYTE)
+        call: cython.uint = cython.cast(cython.uint, (facts >> 24) & 0xFF)
         if call:
-            began: cython.ulonglong = self.count() - count
+            self.book()
+            began: cython.ulonglong = self.count() - (facts & 0xFFFF)
             slot: cython.uint = cython.cast(cython.uint, self.hot[SLOT])
             tried: cython.bint = began == self.call_began and not self.counted_call
             repeats: cython.bint = began == self.call_began + 1
@@ -217,8 +225,13 @@ class BlockMeter:
             self.in_call = call - 1
             if self.counted_call:
                 self.call_count[self.in_call] += 1
-        self.rom_instructions += count
-        self.call_instructions[self.in_call] += count
+        self.hot[ROM] += facts & 0xFFFF
+
+    def book(self) -> cython.void:
+        """What the ROM has executed since it was booked last belongs to the call that it is in."""
+        rom: cython.ulonglong = self.hot[ROM]
+        self.call_instructions[self.in_call] += rom - self.booked
+        self.booked = rom
 
     def special(self, address: cython.uint) -> cython.int:
         """Learn a new block; follow the guest's questions to get_reloc.
@@ -385,8 +398,7 @@ class BlockMeter:
             self.left_role = cython.cast(cython.uint, (facts >> ROLE_SHIFT) & ROM_ROLES)
             self.left_entry = False
             if self.left_role:
-                self.rom_instructions -= rest
-                self.call_instructions[self.in_call] -= rest
+                self.hot[ROM] -= rest
                 if rest == (facts & COUNT_MASK) and (facts >> CALL_SHIFT) & BYTE:
                     self.left_entry = self.counted_call
                     if self.counted_call:
@@ -398,8 +410,7 @@ class BlockMeter:
         """The instruction at which the block was left has been carried out after all."""
         self.hot[LEFT] -= 1
         if self.left_role:
-            self.rom_instructions += 1
-            self.call_instructions[self.in_call] += 1
+            self.hot[ROM] += 1
             if self.left_entry:
                 self.call_count[self.in_call] += 1
                 self.left_entry = False
@@ -428,6 +439,7 @@ class BlockMeter:
 
         Rows are call numbers, then vmi_init, get_reloc and what was entered otherwise.
         """
+        self.book()
         return {
             row: (int(self.call_count[row]), int(self.call_instructions[row]))
             for row in range(ROWS)

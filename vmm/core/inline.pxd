@@ -4,9 +4,8 @@ cdef class InlineCounter:
     cdef BlockMeter meter
     cdef public bint wanted
     cdef readonly unsigned long long placed
-    cdef readonly unsigned long long whole
     cdef size_t callback
-    cdef readonly size_t question
+    cdef size_t question
     cdef size_t data
     cdef size_t low
     cdef size_t high
@@ -17,5 +16,7 @@ cdef class InlineCounter:
     cdef unsigned int constant(self, unsigned char *code, unsigned int number, unsigned long long value) noexcept nogil
     cdef unsigned int constant_before(self, unsigned char *code, unsigned int number, unsigned long long value) noexcept nogil
     cdef bint holds(self, unsigned char *code, unsigned long long value, unsigned int size) noexcept nogil
+    cdef unsigned int write_plain(self, unsigned char *start, unsigned int slot, unsigned long long count, unsigned int behind) noexcept nogil
+    cdef unsigned int write_rom(self, unsigned char *start, unsigned int slot, unsigned long long count, unsigned int behind) noexcept nogil
     cdef void write(self, unsigned char *code, unsigned long long value, unsigned int size) noexcept nogil
     cdef find(self, size_t at)

@@ -12,6 +12,19 @@ two calls in its translation are replaced by
     call [rdi + 24]             there is not: count it and look, as before
     nop ...                     go on to the engine's own question
 
+and in the ROM, whose instructions are counted apart as well, by
+
+    mov rdi, hot
+    sub qword [rdi], count
+    mov dword [rdi + 8], slot
+    jle late
+    add qword [rdi + 32], count
+    jmp behind both calls
+    late: call [rdi + 24]
+    nop ...
+
+but for the blocks at which its calls start.
+
 Nothing is written before every byte that is there has been found to be what the engine makes
 of these calls on x86-64, constants included, in memory that may be both written and executed.
 Other code, other builds and other hosts keep their calls, with the same counts. The code of a
@@ -39,8 +52,14 @@ RCX = cython.declare(cython.uint, 1)
 RDI = cython.declare(cython.uint, 7)
 NEAR_CALL = cython.declare(cython.uint, 5)
 FAR_CALL = cython.declare(cython.uint, 6)
-NEW_BYTES = cython.declare(cython.uint, 29)
-JUMP_END = cython.declare(cython.uint, 26)
+PLAIN_BYTES = cython.declare(cython.uint, 29)
+ROM_BYTES = cython.declare(cython.uint, 33)
+NOP = cython.declare(cython.uint, 0x90)
+# The largest count that the shorter subtraction takes.
+MOST_IN_ROM = cython.declare(cython.ulonglong, 127)
+COUNT = cython.declare(cython.ulonglong, 0xFFFF)
+# A block's role.
+IN_ROM = cython.declare(cython.ulonglong, 1)
 # No less than both calls together.
 LONGEST = cython.declare(cython.uint, 64)
 
@@ -55,7 +74,7 @@ class InlineCounter:
         self.wanted = False
         self.callback = self.question = self.data = 0
         self.low = self.high = 0
-        self.placed = self.whole = 0
+        self.placed = 0
 
     def prepare(self, callback, late, question, data):
         """Begin to replace calls.
@@ -80,7 +99,7 @@ class InlineCounter:
         code: cython.p_uchar = cython.cast(cython.p_uchar, at)
         slot: cython.uint = cython.cast(cython.uint, self.meter.hot[SLOT])
         key: cython.ulonglong = self.meter.blocks[2 * slot]
-        count: cython.ulonglong = self.meter.blocks[2 * slot + 1] & 0xFFFF
+        facts: cython.ulonglong = self.meter.blocks[2 * slot + 1]
         call: cython.uint = self.call_of(at, self.callback, True)
         if call == 0:
             return
@@ -99,29 +118,63 @@ class InlineCounter:
         ):
             return
         start -= length
-        behind: cython.uint = cython.cast(cython.uint, code - start) - JUMP_END
+        behind: cython.uint = cython.cast(cython.uint, code - start)
+        if (facts >> 16) & IN_ROM and (behind < ROM_BYTES or facts & COUNT > MOST_IN_ROM):
+            return
         # mov rdi, engine; xor esi, esi
         length = self.constant(code, RDI, engine)
         if length and self.holds(code + length, 0xF633, 2):
             call = self.call_of(at + length + 2, self.question, False)
             if call:
                 behind += length + 2 + call
-                self.whole += 1
-        # As listed above.
         self.write(start, 0xBF48, 2)
         self.write(start + 2, self.meter.hot_address, 8)
-        self.write(start + 10, 0x2F8148, 3)
-        self.write(start + 13, count, 4)
-        self.write(start + 17, 0x0847C7, 3)
-        self.write(start + 20, slot, 4)
-        self.write(start + 24, 0x7F, 1)
-        self.write(start + 25, behind, 1)
-        self.write(start + 26, 0x1857FF, 3)
-        start += NEW_BYTES
+        if (facts >> 16) & IN_ROM:
+            length = self.write_rom(start + 10, slot, facts & COUNT, behind)
+        else:
+            length = self.write_plain(start + 10, slot, facts & COUNT, behind)
+        start += 10 + length
         while start < code:
-            start[0] = 0x90
+            start[0] = NOP
             start += 1
         self.placed += 1
+
+    def write_plain(
+        self,
+        start: cython.p_uchar,
+        slot: cython.uint,
+        count: cython.ulonglong,
+        behind: cython.uint,
+    ) -> cython.uint:
+        """The first sequence above, from its subtraction on; answers its length."""
+        self.write(start, 0x2F8148, 3)
+        self.write(start + 3, count, 4)
+        self.write(start + 7, 0x0847C7, 3)
+        self.write(start + 10, slot, 4)
+        self.write(start + 14, 0x7F, 1)
+        self.write(start + 15, behind - 26, 1)
+        self.write(start + 16, 0x1857FF, 3)
+        return PLAIN_BYTES - 10
+
+    def write_rom(
+        self,
+        start: cython.p_uchar,
+        slot: cython.uint,
+        count: cython.ulonglong,
+        behind: cython.uint,
+    ) -> cython.uint:
+        """The second one."""
+        self.write(start, 0x2F8348, 3)
+        self.write(start + 3, count, 1)
+        self.write(start + 4, 0x0847C7, 3)
+        self.write(start + 7, slot, 4)
+        self.write(start + 11, 0x077E, 2)
+        self.write(start + 13, 0x20478348, 4)
+        self.write(start + 17, count, 1)
+        self.write(start + 18, 0xEB, 1)
+        self.write(start + 19, behind - 30, 1)
+        self.write(start + 20, 0x1857FF, 3)
+        return ROM_BYTES - 10
 
     def call_of(
         self, at: cython.size_t, function: cython.size_t, before: cython.bint

@@ -53,6 +53,7 @@ cdef class ShadowPages:
     cdef int clear(self) except -1
     cdef int flush_if_stale(self) except -1
     cdef bint flush_leaves(self) except -1
+    cdef int lost_link(self, unsigned int location) except -1
     cdef int lost(self, unsigned int location) except -1
     cdef int settle(self) except -1
     cpdef int switch_to(self, CpuState cpu) except -1

@@ -173,7 +173,8 @@ class ShadowPages:
     def flush_if_stale(self) -> cython.int:
         """Flush the TLB if an entry lost a right since the last flush."""
         if self.tlb_stale:
-            if self.links_stale or self.stale_count > FEW or not self.flush_leaves():
+            few: cython.bint = self.cpu.root and not self.links_stale and self.stale_count <= FEW
+            if not few or not self.flush_leaves():
                 self.cpu.flush_tlb()
             self.settle()
         return 0
@@ -215,6 +216,21 @@ class ShadowPages:
             self.stale[self.stale_count] = location
         if self.stale_count <= FEW:
             self.stale_count += 1
+        return 0
+
+    def lost_link(self, location: cython.uint) -> cython.int:
+        """A link has lost a right; what is not below the root in use is in no TLB entry."""
+        quarter: cython.uint
+        self.tlb_stale = True
+        if not self.cpu.root:
+            return 0
+        root: cython.uint = (self.cpu.root - self.pool_address) >> 3
+        for quarter in range(4):
+            directory: cython.ulonglong = self.entries[root + quarter]
+            if location == root + quarter or (
+                directory & PRESENT and self.page_index(directory) == location >> 9
+            ):
+                self.links_stale = True
         return 0
 
     def settle(self) -> cython.int:
@@ -363,7 +379,7 @@ class ShadowPages:
             location: cython.uint = self.links.location[node]
             if (self.entries[location] & which) == which:
                 self.entries[location] = self.entries[location] ^ (LENT | NO_EXECUTE)
-                self.tlb_stale = True
+                self.lost(location)
             node = self.links.follower[node]
         return 0
 
@@ -488,7 +504,7 @@ class ShadowPages:
                 self.drop_link(location)
                 old = 0
             elif (old & ~entry & (WRITABLE | USER)) | (entry & ~old & NO_EXECUTE):
-                self.tlb_stale = self.links_stale = True
+                self.lost_link(location)
         if not old & PRESENT:
             self.links.add(self.parents, self.page_index(entry), location)
         self.entries[location] = entry
@@ -502,7 +518,7 @@ class ShadowPages:
             self.links.remove(self.parents, self.page_index(old), location)
             self.entries[location] = 0
             self.count_withheld(location, old, 0)
-            self.tlb_stale = self.links_stale = True
+            self.lost_link(location)
         return 0
 
     # ---- pages

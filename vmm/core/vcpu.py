@@ -74,6 +74,8 @@ EXIT_MWAIT = cython.declare(cython.uint, 0x8B)
 
 # What BlockMeter.enter() answers when it wants a closer look.
 SPECIAL = cython.declare(cython.uint, 1)
+# The ROM's blocks.
+IN_ROM = cython.declare(cython.uint, 1)
 # What it answers of a block that accesses a port.
 PORTS = cython.declare(cython.uint, 8)
 
@@ -297,7 +299,8 @@ class Vcpu:
         """A translated block is entered: the only place where time passes.
 
         This is the short way through `enter_block`, for a block that is known and
-        nothing but code: such a block may count itself from now on, and the answer is true.
+        nothing but code. Such a block may count itself from now on, and the answer is true,
+        unless a call of the ROM starts there.
         """
         key: cython.ulonglong = address | (cython.cast(cython.ulonglong, size) << 32)
         slot: cython.uint = cython.cast(
@@ -311,10 +314,13 @@ class Vcpu:
         if found:
             facts: cython.ulonglong = self.meter.blocks[2 * slot + 1]
             count: cython.longlong = cython.cast(cython.longlong, facts & 0xFFFF)
-            if not (facts >> 16) & 0xFFFF and self.meter.hot[LEFT] > count:
+            role: cython.uint = cython.cast(cython.uint, facts >> 16) & 0xFF
+            if role <= IN_ROM and self.meter.hot[LEFT] > count:
                 self.meter.hot[LEFT] -= count
                 self.meter.hot[SLOT] = slot
-                return True
+                if role == IN_ROM:
+                    self.meter.enter_rom(facts)
+                return not (facts >> 24) & 0xFF
         self.enter_block(address, size)
         return False
 
