@@ -128,6 +128,11 @@ def run_to_json(
             }
             for each in run.filters
         ]
+    if run.reflection is not None:
+        result["reflection"] = {
+            "sites": run.reflection.sites,
+            "patched": run.reflection.patched,
+        }
     if calls:
         result["calls"] = {name: use.count for name, use in run.calls.items()}
         result["call_instructions"] = {name: use.instructions for name, use in run.calls.items()}

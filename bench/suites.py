@@ -78,7 +78,11 @@ def make_point(
 def _variant(about: MachineDescription) -> str:
     """What the machine has beyond the ordinary."""
     filters = "+".join(program.name for program in about.filters)
-    parts = [*(["apic"] if about.apic else []), *([f"filter {filters}"] if filters else [])]
+    parts = [
+        *(["apic"] if about.apic else []),
+        *(["reflection"] if about.reflect else []),
+        *([f"filter {filters}"] if filters else []),
+    ]
     return ", ".join(parts) or "plain"
 
 

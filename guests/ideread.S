@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # Parameters: sectors=2048 (how many to read), multiple=16 (sectors per block, a power of 2; with 1
-# by READ SECTORS, else by READ MULTIPLE).
+# by READ SECTORS, else by READ MULTIPLE), ports=1 (2 and 3 keep native port instructions beside a ROM:
+# see lib/vmi.inc).
 #
 # What a driver does that polls: device interrupts off, status before each block, blocks by REP INSW.
 # Every access is a port call, so a ROM that has them gets it.  The CRC-32 is that of zlib, so anyone can
@@ -12,6 +13,7 @@
 	.include "lib/boot.inc"
 	.include "lib/console.inc"
 	.include "lib/cmdline.inc"
+	.set PORTS_PARAMETER, 1
 	.include "lib/vmi.inc"
 	.include "lib/traps.inc"
 	.include "lib/pages.inc"

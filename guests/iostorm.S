@@ -3,7 +3,8 @@
 #
 # Parameters: reads=1 and blocks=1 (4 KiB from the disk, a command a sector or one for all), bytes=1 (to
 # the serial port), times=1 (the time read: a counter of the PIT, latched, or a ROM's cycle counter),
-# polls=1 (the counter read as it runs).
+# polls=1 (the counter read as it runs), ports=1 (2 and 3 keep native port instructions beside a
+# ROM: see lib/vmi.inc).
 #
 # Ports are accessed by the port calls where a ROM offers them, else by the native instructions.  Each operation is what a driver does for it without interrupts: status is polled, and a device that
 # is ready at once is asked once.  Checked are the disk's contents, which are byte n of sector s =
@@ -12,6 +13,7 @@
 	.include "lib/boot.inc"
 	.include "lib/console.inc"
 	.include "lib/cmdline.inc"
+	.set PORTS_PARAMETER, 1
 	.include "lib/vmi.inc"
 	.include "lib/traps.inc"
 	.include "lib/pages.inc"

@@ -34,8 +34,14 @@ vmi_init:
 	mov %eax, features - 1b(%edx)
 	# InvalPage and FlushTLB may return at once only if the shadow follows every record.
 	test $FEATURE_IN_STEP, %eax
-	jz 2f
+	jz 3f
 	movl $0, out_of_step - 1b(%edx)
+3:	test $FEATURE_REFLECT, %eax
+	jz 2f
+	lea reflection - 1b(%edx), %ecx
+	mov $DOORBELL_REFLECT, %eax
+	mov $DOORBELL_PORT, %edx
+	out %eax, (%dx)
 2:
 .endif
 	xor %eax, %eax

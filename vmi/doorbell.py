@@ -59,6 +59,9 @@ class Doorbell(IntEnum):
     keep that IDE channel. Answers whether it does from now on."""
     IDE_REQUEST = 15
     """ECX = number of a channel that the ROM keeps: carry out what its block asks for."""
+    REFLECT = 16
+    """ECX = virtual address of a table (vmi/reflection.py) of what answers native accesses to the
+    channels' ports. Answers whether that gets to hear of them."""
 
 
 class Feature(IntFlag):
@@ -88,3 +91,6 @@ class Feature(IntFlag):
     IDE = 256
     """The ROM may keep the IDE channels and answer port calls to them itself. Granted with `ALONE`
     only: a call is one access to its channel because interrupts are off."""
+    REFLECT = 512
+    """Native accesses to the channels' ports are reflected to a handler that the ROM names. Granted
+    with `IDE` where the user asks for it."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import IntEnum, IntFlag
 
-from vmi import doorbell, header, ide, queue
+from vmi import doorbell, header, ide, queue, reflection
 from vmi.calls import API_MAJOR, API_MINOR, CALLS
 from vmi.clock import CycleCounter
 from vmi.flags import LazyMode, PageFlag, RebootKind, TlbFlush, UpdateFlag
@@ -64,6 +64,9 @@ def assembler_symbols() -> dict[str, int]:
         "CHANNEL_BUFFER_SIZE": ide.BUFFER_SIZE,
         "CHANNEL_IDENTIFY_SIZE": ide.IDENTIFY_SIZE,
         "CHANNEL_BLOCK_SIZE": ide.BLOCK_SIZE,
+        **_members("ACCESS", reflection.Access),
+        "ACCESS_LENGTH_SHIFT": reflection.LENGTH_SHIFT,
+        "ACCESS_PORT_SHIFT": reflection.PORT_SHIFT,
     }
 
 

@@ -37,7 +37,8 @@ __all__ = ["compare_command"]
     "compare",
     epilog="Examples: vmirom compare forkstorm; vmirom compare pagefault --policy vtx-shadow "
     "--json; vmirom compare forkstorm --roms none,batching --queue 16 --append rounds=200; "
-    "vmirom compare forkstorm --costs nehalem --costs cascadelake",
+    "vmirom compare forkstorm --costs nehalem --costs cascadelake; "
+    "vmirom compare ideread --reflect --append ports=2",
 )
 @click.argument("guest")
 @click.option(

@@ -86,6 +86,12 @@ def machine_options(function: F) -> F:
             "May be repeated.",
         ),
         click.option(
+            "--reflect",
+            is_flag=True,
+            help="Send native accesses to the IDE channels' ports to a batching ROM, which answers "
+            "them in the device's place.",
+        ),
+        click.option(
             "--device",
             "devices",
             multiple=True,
@@ -254,6 +260,7 @@ def description(
     disk: Path | None,
     marks: tuple[str, ...],
     filters: tuple[str, ...],
+    reflect: bool,
     devices: tuple[str, ...],
     apic: bool,
     ioapic_process: bool,
@@ -273,6 +280,7 @@ def description(
         disk=disk,
         marks=marks,
         filters=tuple(load_filter(name) for name in filters),
+        reflect=reflect,
         devices=tuple(plug_named(text) for text in devices),
         memory=memory,
         policy=policy_named(policy).adjusted(intercepts),

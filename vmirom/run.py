@@ -51,7 +51,8 @@ __all__ = ["run"]
     "vmirom run bzImage --initrd init.cpio.gz --append 'console=ttyS0 panic=1' --rom batching "
     "--symbols System.map --places 20; vmirom run forkstorm --stat; "
     "vmirom run forkstorm --by address --by instruction --top 5; "
-    "vmirom run forkstorm --rom batching --trace forkstorm.json.gz"
+    "vmirom run forkstorm --rom batching --trace forkstorm.json.gz; "
+    "vmirom run bzImage --initrd init.cpio.gz --disk disk.img --rom batching --reflect"
 )
 @click.argument("guest")
 @rom_option
@@ -211,6 +212,11 @@ def _print(
     if ledger.engine_events:
         events = ", ".join(f"{name} {number(n)}" for name, n in ledger.engine_events.items())
         stdout.print(f"engine events, not exits: {events}", markup=False)
+    if result.reflection is not None:
+        stdout.print(
+            f"reflection: {result.reflection.sites} instructions found, "
+            f"{result.reflection.patched} more replaced by calls of the ROM"
+        )
     for each in result.filters:
         stdout.print(
             f"filter {each.name}: {number(each.answered)} reads answered in the core, "

@@ -293,6 +293,8 @@ def _check(about: MachineDescription) -> None:
         raise BadDescription("threads for virtual CPUs: engine kvm has one virtual CPU")
     if about.ioapic_process:
         raise BadDescription("an I/O APIC in a process of its own: engine kvm has none")
+    if about.reflect:
+        raise BadDescription("exits are reflected by the core: engine kvm has none")
     if about.filters:
         raise BadDescription("port filters answer in the core: engine kvm has none")
     if about.check_shadow:

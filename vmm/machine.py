@@ -55,7 +55,7 @@ from vmm.layout import MOST_MEMORY, lay_out_memory
 from vmm.pc import Pc
 from vmm.plugging import PluggedDevices
 from vmm.recording import ExitSink, Recording
-from vmm.result import PhaseRecorder, Run, SoFar, collect, event_totals, so_far
+from vmm.result import PhaseRecorder, Reflection, Run, SoFar, collect, event_totals, so_far
 from vmm.timelimit import limited
 
 __all__ = [
@@ -92,14 +92,16 @@ class MachineDescription:
     sees only where `set_memory` shows it. `disk` is an image for the first IDE drive, in a
     file or as it is; what the guest writes to it is forgotten, unless `disk_writes` says
     otherwise. The run is cut into phases where the console first prints one of `marks`.
-    `filters` see the reads of their ports before the devices do; `devices` are plugged in
-    besides those of every PC. `check_shadow` compares every shadow entry with the guest's
-    tables at each exit, which is slow. `apic` shows the guest its local APIC, which is
-    hidden otherwise, an I/O APIC, and the tables that name them; `ioapic_process` lets the
-    I/O APIC live in a process of its own. Of `cpus` virtual CPUs the first one starts the
-    guest; with more than one they have APICs in any case, and with `threads` each runs in a
-    host thread of its own, in parallel: counts do not repeat then. `seconds` of the host's
-    time, where given, end the run, and so does a line of the console with `until` in it.
+    `filters` see the reads of their ports before the devices do; with `reflect` a ROM that
+    can answers native accesses to the IDE channels' ports in the device's place. `devices`
+    are plugged in besides those of every PC. `check_shadow` compares every shadow entry
+    with the guest's tables at each exit, which is slow. `apic` shows the guest its local
+    APIC, which is hidden otherwise, an I/O APIC, and the tables that name them;
+    `ioapic_process` lets the I/O APIC live in a process of its own. Of `cpus` virtual CPUs
+    the first one starts the guest; with more than one they have APICs in any case, and with
+    `threads` each runs in a host thread of its own, in parallel: counts do not repeat then.
+    `seconds` of the host's time, where given, end the run, and so does a line of the
+    console with `until` in it.
     """
 
     guest: bytes
@@ -115,6 +117,7 @@ class MachineDescription:
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS
     marks: tuple[str, ...] = ()
     filters: tuple[FilterProgram, ...] = ()
+    reflect: bool = False
     devices: tuple[Plug, ...] = ()
     check_shadow: bool = False
     apic: bool = False
@@ -324,6 +327,8 @@ class Machine:
                 clock.wire(Wiring.LVTT, self.apics[vcpu.index].timer_alarm)
             vcpu.doorbell.serve_clock(clock)
             vcpu.doorbell.serve_channels(self.pc.ide)
+            if self.description.reflect:
+                vcpu.doorbell.reflect_channels(self.engines[vcpu.index].break_at)
 
     def _make_processors(self) -> None:
         """The CPUs as the run loop sees them; start-up reaches the others by their APICs."""
@@ -493,6 +498,13 @@ class Machine:
         """
         return Ledger.from_counts(self.description.policy, event_totals(self.vm.vcpus), (), 0)
 
+    def _reflection(self) -> Reflection:
+        each = [vcpu.reflector for vcpu in self.vm.vcpus]
+        return Reflection(
+            sum(len(reflector.sites) for reflector in each),
+            sum(int(reflector.patched) for reflector in each),
+        )
+
     def result(self, outcome: Outcome) -> Run:
         """The counts as they stand."""
         about = self.description
@@ -506,5 +518,6 @@ class Machine:
             console=self.pc.console,
             phases=self._phases.finish(about.policy, self.vm),
             filters=attached(about.filters, self.filters),
+            reflection=self._reflection() if about.reflect else None,
             checked=0 if self._checker is None else self._checker.entries,
         )

@@ -46,6 +46,14 @@ class CallUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Reflection:
+    """Instructions whose accesses go to the ROM's handler, and those replaced by calls of it."""
+
+    sites: int
+    patched: int
+
+
+@dataclass(frozen=True, slots=True)
 class Paravirt:
     """What went through the batch queue.
 
@@ -108,6 +116,7 @@ class Run:
     vcpus: tuple[VcpuShare, ...]
     phases: tuple[Phase, ...] = ()
     filters: tuple[AttachedFilter, ...] = ()
+    reflection: Reflection | None = None
     shadow_entries_checked: int = 0
     engine: str = "unicorn"
     counts_instructions: bool = True
@@ -243,6 +252,7 @@ def collect(
     console: str,
     phases: tuple[Phase, ...],
     filters: tuple[AttachedFilter, ...],
+    reflection: Reflection | None,
     checked: int,
 ) -> Run:
     """The counts of a machine as they stand. `memory` is the guest's, as a buffer."""
@@ -275,6 +285,7 @@ def collect(
         ),
         phases=phases,
         filters=filters,
+        reflection=reflection,
         shadow_entries_checked=checked,
     )
 

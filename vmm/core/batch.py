@@ -31,6 +31,8 @@ ALLOCATE = cython.declare(cython.uint, RecordKind.ALLOCATE)
 FAULT_PAGE_OFFSET = cython.declare(cython.uint, HeaderField.FAULT_PAGE)
 NO_FAULT = cython.declare(cython.uint, NO_FAULT_PAGE)
 FAULT_VALID = cython.declare(cython.uint, FAULT_PAGE_VALID)
+# What a machine with several processors does not grant, or not to all.
+ALONE_ONLY = Feature.ALONE | Feature.CURTAIN | Feature.IDE | Feature.REFLECT
 NO_PAGE = cython.declare(cython.uint, 0xFFFFFFFF)
 DRAINED_SLOT = cython.declare(cython.uint, DRAINED)
 
@@ -88,10 +90,10 @@ class BatchQueue:
             (int(self.image_start), int(self.image_end)),
         )
         self.memory.set_protected(region.first_frame, region.frames, False)
-        granted = int(self.offered) & ~int(Feature.ALONE | Feature.CURTAIN | Feature.IDE)
+        granted = int(self.offered) & ~int(ALONE_ONLY)
         if not self.peers:
             self.move_in(region, 0)
-            granted |= Feature.ALONE | (int(self.offered) & Feature.IDE)
+            granted |= Feature.ALONE | int(self.offered & (Feature.IDE | Feature.REFLECT))
             if self.hang_curtain(address):
                 granted |= Feature.CURTAIN
         elif len(self.peers) < region.homes:

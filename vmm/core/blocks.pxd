@@ -54,5 +54,7 @@ cdef class BlockMeter:
     cdef unsigned int behind(self, unsigned int eip) except? 0xFFFFFFFE
     cpdef int leave_at(self, unsigned int eip) except -1
     cdef int retire(self) except -1
+    cdef int pass_one(self) except -1
+    cdef bint is_rom(self, unsigned int address) except? True
     cpdef unsigned long long now(self) except? 0
     cpdef unsigned long long own(self) except? 0

@@ -416,6 +416,20 @@ class BlockMeter:
                 self.left_entry = False
         return 0
 
+    def pass_one(self) -> cython.int:
+        """The instruction before which a block ended has been carried out, and not by the engine.
+
+        It is none of the ROM's.
+        """
+        self.hot[LEFT] -= 1
+        return 0
+
+    def is_rom(self, address: cython.uint) -> cython.bint:
+        """Is this linear address in the ROM's image?"""
+        if not self.paging.walk(address):
+            return False
+        return self.rom_start <= self.paging.physical < self.rom_end
+
     def read_virtual(self, address, size):
         """Guest-virtual memory as bytes; stops short where nothing is mapped."""
         out = bytearray()

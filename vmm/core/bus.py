@@ -3,6 +3,7 @@
 This is all that a device sees of the core. Crossing it is a heavy exit.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from vmi.address import PAGE_MASK, PAGE_SHIFT, GuestPhysical, Port
@@ -82,6 +83,8 @@ class LendsItself(Protocol):
     """
 
     block_size: int
+    ports: Sequence[int]
+    """Where its registers are."""
 
     def lend(self, block: Block) -> bool:
         """Leave the state in `block`; false, with nothing done, where that is not possible."""

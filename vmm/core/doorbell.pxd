@@ -4,6 +4,7 @@ from vmm.core.cpustate cimport CpuState
 from vmm.core.localapic cimport LocalApic
 from vmm.core.memory cimport GuestMemory
 from vmm.core.paging cimport GuestPaging
+from vmm.core.reflector cimport Reflector
 from vmm.core.shadow cimport ShadowMmu
 
 cdef class DoorbellPort:
@@ -16,6 +17,7 @@ cdef class DoorbellPort:
     cdef readonly object clock
     cdef readonly object start_ap
     cdef readonly tuple channels
+    cdef public Reflector reflector
     cdef LocalApic apic
     cdef readonly object complaints
 

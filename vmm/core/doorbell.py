@@ -4,6 +4,8 @@ A ROM can ask for nonsense: it gets 0 in EAX, a line in the run's report, and no
 effect.
 """
 
+import struct
+
 import cython
 
 from vmi.address import PAGE_SHIFT
@@ -12,6 +14,7 @@ from vmi.clock import ALARM_WORDS, AlarmRequest, alarm_of
 from vmi.doorbell import Doorbell, Feature
 from vmi.ide import IdeField
 from vmi.queue import HeaderField
+from vmi.reflection import TABLE
 from vmm.core.apstart import check_start
 from vmm.core.batch import BatchQueue
 from vmm.core.counters import Counters
@@ -22,6 +25,7 @@ from vmm.core.localapic import LocalApic
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 from vmm.core.queueregion import QueueRefused
+from vmm.core.reflector import Reflector
 from vmm.core.shadow import ShadowMmu
 
 HYPERCALL = cython.declare(cython.uint, Event.HYPERCALL)
@@ -40,6 +44,7 @@ APIC_READ = cython.declare(cython.uint, Doorbell.APIC_READ)
 APIC_WRITE = cython.declare(cython.uint, Doorbell.APIC_WRITE)
 IDE_TAKE = cython.declare(cython.uint, Doorbell.IDE_TAKE)
 IDE_REQUEST = cython.declare(cython.uint, Doorbell.IDE_REQUEST)
+REFLECT = cython.declare(cython.uint, Doorbell.REFLECT)
 FUNCTION_MASK = cython.declare(cython.uint, 0xFFFF)
 OFFSET_SHIFT = cython.declare(cython.uint, 16)
 REGISTER_MASK = cython.declare(cython.uint, 0xFFF)
@@ -56,7 +61,8 @@ class DoorbellPort:
     `clock`, where there is one, is a `vmm.core.clock.GuestClock`. `start_ap(apic_id, state)`,
     where there is one, has a processor begin in a `vmi.apstate.ApState` when it is next
     started up, and raises `ValueError` where it cannot. `channels` are the IDE channels
-    that the ROM may keep, each a `vmm.core.bus.LendsItself`.
+    that the ROM may keep, each a `vmm.core.bus.LendsItself`; the `reflector` is that of the
+    CPU.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class DoorbellPort:
         self.start_ap = None
         self.apic = None
         self.channels = ()
+        self.reflector: Reflector = None
         self.complaints = []
 
     def ring(self, function: cython.uint, argument: cython.uint, eip: cython.uint) -> cython.uint:
@@ -121,6 +128,8 @@ class DoorbellPort:
             return self.alarm(function, argument, eip)
         elif function == START_AP:
             return self.start(argument, eip)
+        elif function == REFLECT:
+            return self.bind(argument, eip)
         elif function == FIND_HOME:
             return self.queue.number_of_home()
         elif function != FLUSH:
@@ -189,6 +198,39 @@ class DoorbellPort:
         self.channels = tuple(channels)
         self.queue.offered = self.queue.offered | Feature.IDE
 
+    def reflect_channels(self, break_at):
+        """Let the ROM have what the guest does natively with the channels' ports.
+
+        `break_at(addresses)` has the engine end blocks before these linear addresses.
+        """
+        self.reflector.break_at = break_at
+        for channel in self.channels:
+            self.reflector.offer(channel.ports)
+        self.queue.offered = self.queue.offered | Feature.REFLECT
+
+    def bind(self, table, eip):
+        """REFLECT: 1 if the ROM's handler gets to hear of accesses from now on."""
+        try:
+            self.reflector.bind(*self.reflection_at(table))
+        except QueueRefused as refusal:
+            self.complain(f"doorbell REFLECT at {eip:#010x} refused: {refusal}")
+            return 0
+        return 1
+
+    def reflection_at(self, table):
+        """Where the image of this table is, virtual and physical, and what the table says."""
+        if self.reflector.break_at is None or self.queue.peers:
+            raise QueueRefused("nothing is reflected on this machine")
+        physical = self.queue.locate(table)
+        size = 2 * len(TABLE)
+        if not self.queue.is_in_image(physical, size):
+            raise QueueRefused(f"the table at {physical:#x} does not lie in the ROM")
+        offsets = struct.unpack(f"<{len(TABLE)}H", self.memory.read(physical, size))
+        start = self.queue.image_start
+        if not self.queue.is_in_image(start + max(offsets), 1):
+            raise QueueRefused(f"offset {max(offsets):#x} does not lie in the ROM")
+        return table - (physical - start), start, offsets
+
     def channel(self, function, argument, eip):
         """IDE_TAKE, IDE_REQUEST: the work is a device's, so the exit is a heavy one."""
         self.counters.count_heavy(HYPERCALL, function, eip)
@@ -212,6 +254,7 @@ class DoorbellPort:
             raise QueueRefused(f"there is no channel {number}")
         channel = self.channels[number]
         if not channel.lend(self.room_at(address, channel.block_size)):
+            self.reflector.withdraw(channel.ports)
             raise QueueRefused(f"channel {number} cannot be handed over")
 
     def room_at(self, address, size):

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     """A port access; its place carries port, size and direction."""
     MMIO = "mmio"
     """An access to a physical address where no RAM is, or a write to a ROM."""
+    REFLECT = "reflect"
+    """A port access that was sent to the ROM's handler; its place is that of `io`."""
     HYPERCALL = "hypercall"
     """The ROM rang the doorbell; its place carries the function."""
     INTERRUPT = "interrupt"
@@ -94,6 +96,7 @@ class Event(IntEnum):
     DIRTY_LOG = 26
     """A store that only the log of a memory slot had to see: one that would have faulted
     all the same counts as what it is otherwise."""
+    REFLECT = 27
 
 
 REASON_OF: dict[Event, Reason] = {
@@ -109,6 +112,7 @@ REASON_OF: dict[Event, Reason] = {
     Event.MSR: Reason.MSR,
     Event.IO: Reason.IO,
     Event.MMIO: Reason.MMIO,
+    Event.REFLECT: Reason.REFLECT,
     Event.HYPERCALL: Reason.HYPERCALL,
     Event.INTERRUPT: Reason.INTERRUPT,
     Event.INTERRUPT_WINDOW: Reason.INTERRUPT_WINDOW,

@@ -58,7 +58,7 @@ _DOORBELL_NAMES = {int(function): function.name for function in Doorbell}
 def describe(event: Event, qualifier: int) -> str:
     """What was accessed: port, size and direction, a table, a register, a function."""
     match event:
-        case Event.IO:
+        case Event.IO | Event.REFLECT:
             access = PortAccess.of(qualifier)
             return f"{access.direction} port {access.port:#06x} size {access.size}"
         case Event.HYPERCALL:

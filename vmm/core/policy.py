@@ -88,6 +88,7 @@ _ALWAYS = frozenset(
         Event.IO,
         Event.MMIO,
         Event.MSR,
+        Event.REFLECT,
     }
 )
 _SHADOW = frozenset(

@@ -5,6 +5,7 @@ from vmm.core.delivery cimport Delivery
 from vmm.core.doorbell cimport DoorbellPort
 from vmm.core.portfilters cimport PortFilters
 from vmm.core.portright cimport PortRight
+from vmm.core.reflector cimport Reflector
 
 cdef class PortAccess:
     cdef CpuState cpu
@@ -13,6 +14,7 @@ cdef class PortAccess:
     cdef Delivery delivery
     cdef DoorbellPort doorbell
     cdef PortRight right
+    cdef readonly Reflector reflector
     cdef object bus
     cdef public PortFilters filters
     cdef public bint has_doorbell
@@ -23,6 +25,7 @@ cdef class PortAccess:
 
     cdef unsigned int read(self, unsigned int port, unsigned int size) except? 0xFFFFFFFE
     cdef bint write(self, unsigned int port, unsigned int size, unsigned int value) except? True
+    cdef bint stopped(self, unsigned int eip) except? True
     cdef int check_right(self, unsigned int port, unsigned int size, unsigned int eip) except -1
     cdef bint needs_step(self, unsigned int address) except? True
     cpdef int begin_step(self) except -1

@@ -7,6 +7,7 @@ block accesses one, since the engine never asks (`vmm.core.portright`).
 import cython
 
 from vmi.doorbell import PORT, SIGNATURE
+from vmi.reflection import Access
 from vmm.core.blocks import BlockMeter
 from vmm.core.counters import Counters
 from vmm.core.cpustate import CpuState
@@ -16,11 +17,17 @@ from vmm.core.errors import Unsupported
 from vmm.core.event import Event
 from vmm.core.portfilters import PortFilters
 from vmm.core.portright import PortRight
+from vmm.core.reflector import Reflector
 
 IO = cython.declare(cython.uint, Event.IO)
 EXCEPTION = cython.declare(cython.uint, Event.EXCEPTION)
 GENERAL_PROTECTION = cython.declare(cython.uint, 13)
 
+# A literal above 2**31 - 1 would be a Python object in compiled code.
+LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
+OUT = cython.declare(cython.uint, Access.OUT)
+STRING = cython.declare(cython.uint, Access.STRING)
+HLT_OPCODE = cython.declare(cython.uint, 0xF4)
 EAX = cython.declare(cython.uint, 0)
 ECX = cython.declare(cython.uint, 1)
 TRAP_FLAG = cython.declare(cython.uint, 0x100)
@@ -54,6 +61,7 @@ class PortAccess:
         delivery: Delivery,
         doorbell: DoorbellPort,
         right: PortRight,
+        reflector: Reflector,
         bus,
     ):
         self.cpu = cpu
@@ -62,6 +70,7 @@ class PortAccess:
         self.delivery = delivery
         self.doorbell = doorbell
         self.right = right
+        self.reflector = reflector
         self.bus = bus
         self.filters = PortFilters()
         self.has_doorbell = True
@@ -80,6 +89,8 @@ class PortAccess:
             self.counters.count(IO, port | (size << 16), eip)
             return self.filters.value
         self.counters.count_heavy(IO, port | (size << 16), eip)
+        if self.reflector.wants(port):
+            self.reflector.learn(eip)
         value = int(self.bus.read(int(port), int(size)))
         # A 32-bit shift of a C int by 32 would leave nothing.
         mask: cython.ulonglong = (cython.cast(cython.ulonglong, 1) << (8 * size)) - 1
@@ -95,8 +106,47 @@ class PortAccess:
             cpu.set_reg(EAX, self.doorbell.ring(value, cpu.reg(ECX), eip))
             return True
         self.counters.count_heavy(IO, port | (size << 16) | WRITE_DIRECTION, eip)
+        if self.reflector.wants(port):
+            self.reflector.learn(eip)
         self.bus.write(int(port), int(size), int(value))
         return False
+
+    def stopped(self, eip: cython.uint) -> cython.bint:
+        """The run stopped where the engine ends blocks for the reflector; false for a true HLT."""
+        reflector: Reflector = self.reflector
+        cpu: CpuState = self.cpu
+        linear: cython.uint = cpu.linear(eip)
+        if linear not in reflector.sites:
+            return False
+        reflector.code.load(eip)
+        if not reflector.decode():
+            reflector.drop(linear)
+            return reflector.code.byte(0) != HLT_OPCODE
+        if reflector.patch(eip):
+            return True
+        if reflector.reflect(eip):
+            self.meter.charged_ns += PORT_NS
+            self.meter.pass_one()
+            return True
+        if reflector.access & STRING or cpu.cpl() or cpu.eflags() & TRAP_FLAG:
+            # The engine does these as it did before.
+            reflector.drop(linear)
+            return True
+        port: cython.uint = reflector.port
+        size: cython.uint = reflector.size
+        length: cython.uint = reflector.length
+        kept: cython.uint = cpu.reg(EAX)
+        # A 32-bit shift of a C int by 32 would leave nothing.
+        mask: cython.ulonglong = (cython.cast(cython.ulonglong, 1) << (8 * size)) - 1
+        if reflector.access & OUT:
+            self.write(port, size, cython.cast(cython.uint, kept & mask))
+        else:
+            value: cython.ulonglong = self.read(port, size)
+            cpu.set_reg(EAX, cython.cast(cython.uint, (kept & ~mask) | (value & mask)))
+        cpu.set_eip(cython.cast(cython.uint, (eip + length) & LOW_32))
+        cpu.clear_interrupt_shadow()
+        self.meter.pass_one()
+        return True
 
     def check_right(self, port: cython.uint, size: cython.uint, eip: cython.uint):
         """An access without right gets here only from where blocks are not watched: the ROM."""

@@ -13,6 +13,7 @@ from vmm.core.pagefaults cimport PageFaults
 from vmm.core.paging cimport GuestPaging
 from vmm.core.portaccess cimport PortAccess
 from vmm.core.privileged cimport PrivilegedRegisters
+from vmm.core.reflector cimport Reflector
 from vmm.core.shadow cimport ShadowMmu
 from vmm.core.stores cimport StoreEmulator
 from vmm.core.strings cimport StringSweep
@@ -36,6 +37,7 @@ cdef class Vcpu:
     cdef StringSweep strings
     cdef readonly PageFaults faults
     cdef readonly PortAccess ports
+    cdef readonly Reflector reflector
     cdef public unsigned int spins
     cdef public unsigned int spin_limit
     cdef public bint irq_pending

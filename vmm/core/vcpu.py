@@ -26,6 +26,7 @@ from vmm.core.paging import GuestPaging
 from vmm.core.portaccess import PortAccess
 from vmm.core.portright import PortRight
 from vmm.core.privileged import PrivilegedRegisters
+from vmm.core.reflector import Reflector
 from vmm.core.shadow import ShadowMmu
 from vmm.core.stop import Stop
 from vmm.core.stores import StoreEmulator
@@ -143,9 +144,14 @@ class Vcpu:
             cpu, memory, self.paging, self.shadow, self.queue, self.counters
         )
         right = PortRight(cpu, memory, self.paging, self.code)
-        self.ports = PortAccess(
-            cpu, self.counters, self.meter, self.delivery, self.doorbell, right, ports
+        self.reflector = Reflector(
+            cpu, memory, self.paging, self.shadow, self.counters, self.meter, self.code
         )
+        self.doorbell.reflector = self.reflector
+        self.ports = PortAccess(
+            cpu, self.counters, self.meter, self.delivery, self.doorbell, right, self.reflector,
+            ports,
+        )  # fmt: skip
         self.spins = self.spin_limit = 0
         self.irq_pending = False
         self.window_wanted = False
@@ -210,6 +216,8 @@ class Vcpu:
             self.privileged.time_stamp(eip)
         elif code == EXIT_CPUID:
             self.privileged.identify(eip)
+        elif code == EXIT_HLT and self.reflector.on and self.ports.stopped(eip):
+            pass
         elif code == EXIT_HLT:
             self.counters.count(HLT, 0, eip)
             cpu.set_eip(eip + 1)

@@ -63,6 +63,11 @@ class IdeChannel:
         return self._drives
 
     @property
+    def ports(self) -> list[int]:
+        """Command block and device control."""
+        return [*range(self._base, self._base + IDE_PORT_COUNT), self._control_port]
+
+    @property
     def selected(self) -> int:
         """Which of them answers."""
         return self._selected

@@ -21,6 +21,7 @@ class IdeInRom:
 
     def __init__(self, channel: IdeChannel) -> None:
         self._channel = channel
+        self.ports = channel.ports
         self._block: ChannelBlock | None = None
 
     @property

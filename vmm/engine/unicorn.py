@@ -10,7 +10,7 @@ handler. Code that is not intercepted runs at full speed.
 import ctypes
 import mmap
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import unicorn
@@ -249,6 +249,14 @@ class UnicornEngine:
         status = self._start(self._handle, eip, _NO_UNTIL, 0, instructions)
         if status:
             raise EngineFailure(f"Unicorn stopped with error {status} near {self.eip():#010x}")
+
+    def break_at(self, addresses: Sequence[int]) -> None:
+        """End blocks before these linear addresses: the run stops there as at a HLT.
+
+        Code that is translated already goes on as it was until it is forgotten.
+        """
+        self._uc.ctl_exits_enabled(True)  # noqa: FBT003 - Unicorn's signature
+        self._uc.ctl_set_exits(list(addresses))
 
     def read_register(self, name: str) -> int:
         """An x87, SSE or SYSENTER register, by its name in `vmm.core.registerids`."""
