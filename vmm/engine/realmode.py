@@ -14,14 +14,17 @@ from unicorn import Uc, UcError
 from unicorn import unicorn_const as const
 from unicorn import x86_const as x86
 
+from vmi.address import PAGE_SHIFT
 from vmm.core.bus import PortBus
 from vmm.core.errors import BadDescription
+from vmm.core.memory import GuestMemory
 
 __all__ = ["FarCall", "call_far"]
 
-FarCall = Callable[[mmap.mmap, PortBus, int, int, Mapping[str, int]], int]
+FarCall = Callable[[mmap.mmap, GuestMemory, PortBus, int, int, Mapping[str, int]], int]
 """What `call_far` is; an engine that has real mode brings its own."""
 
+_END = 1 << 20
 _LIMIT = 1_000_000
 _INTERRUPT_LIMIT = 10_000
 _STACK_SEGMENT = 0x7000
@@ -42,16 +45,22 @@ _REGISTERS = {
 
 
 def call_far(
-    ram: mmap.mmap, ports: PortBus, segment: int, offset: int, registers: Mapping[str, int]
+    ram: mmap.mmap,
+    memory: GuestMemory,
+    ports: PortBus,
+    segment: int,
+    offset: int,
+    registers: Mapping[str, int],
 ) -> int:
     """Far-call segment:offset with the given 16-bit registers; answers AX.
+
+    The routine sees of `ram`, the buffer of all memory, what `memory` shows below 1 MiB.
 
     Raises `BadDescription` when the routine crashes, makes more than ten thousand
     software interrupts, or runs for more than a million instructions between two.
     """
     uc = Uc(const.UC_ARCH_X86, const.UC_MODE_16)
-    size = min(len(ram), 1 << 20)
-    uc.mem_map_ptr(0, size, const.UC_PROT_ALL, ctypes.addressof(ctypes.c_char.from_buffer(ram)))
+    _map(uc, ram, memory)
     stack = (_STACK_SEGMENT << 4) + _STACK_POINTER - 4
     uc.mem_write(
         stack, _RETURN_OFFSET.to_bytes(2, "little") + _RETURN_SEGMENT.to_bytes(2, "little")
@@ -86,14 +95,43 @@ def call_far(
     uc.hook_add(const.UC_HOOK_INTR, interrupt)
     where = f"option ROM entry {segment:04x}:{offset:04x}"
     try:
-        _run(uc, ram, numbers, (segment << 4) + offset, where)
+        _run(uc, memory, numbers, (segment << 4) + offset, where)
     except UcError as error:
         raise BadDescription(f"{where} crashed: {error}") from None
     answer: int = uc.reg_read(x86.UC_X86_REG_AX)
     return answer
 
 
-def _run(uc: Uc, ram: mmap.mmap, numbers: list[int], start: int, where: str) -> None:
+def _map(uc: Uc, ram: mmap.mmap, memory: GuestMemory) -> None:
+    """The first megabyte: memory, and nothing where none is."""
+    start = ctypes.addressof(ctypes.c_char.from_buffer(ram))
+    end = 0
+    for first, count, host, _ in memory.runs(_END >> PAGE_SHIFT):
+        _map_nothing(uc, end, first << PAGE_SHIFT)
+        uc.mem_map_ptr(
+            first << PAGE_SHIFT,
+            count << PAGE_SHIFT,
+            const.UC_PROT_ALL,
+            start + (host << PAGE_SHIFT),
+        )
+        end = (first + count) << PAGE_SHIFT
+    _map_nothing(uc, end, _END)
+
+
+def _map_nothing(uc: Uc, start: int, end: int) -> None:
+    """A bus with nobody on it, from one address to another."""
+    if start < end:
+        uc.mmio_map(
+            start,
+            end - start,
+            lambda _uc, _offset, width, _data: (1 << 8 * width) - 1,
+            None,
+            lambda _uc, _offset, _width, _value, _data: None,
+            None,
+        )
+
+
+def _run(uc: Uc, memory: GuestMemory, numbers: list[int], start: int, where: str) -> None:
     """Run from an address until the routine returns; `numbers` gets what interrupts it."""
     at = start
     for _ in range(_INTERRUPT_LIMIT):
@@ -101,7 +139,7 @@ def _run(uc: Uc, ram: mmap.mmap, numbers: list[int], start: int, where: str) -> 
         at = _here(uc)
         if not numbers:
             break
-        _deliver(uc, ram, numbers.pop())
+        _deliver(uc, memory, numbers.pop())
         at = _here(uc)
     else:
         raise BadDescription(f"{where} makes more than {_INTERRUPT_LIMIT} interrupts")
@@ -114,7 +152,7 @@ def _here(uc: Uc) -> int:
     return here
 
 
-def _deliver(uc: Uc, ram: mmap.mmap, number: int) -> None:
+def _deliver(uc: Uc, memory: GuestMemory, number: int) -> None:
     """INT n in real mode (SDM vol. 3, 20.1.4): flags, CS and IP on the stack, then the vector."""
     flags = uc.reg_read(x86.UC_X86_REG_EFLAGS)
     sp = (uc.reg_read(x86.UC_X86_REG_SP) - 6) & 0xFFFF
@@ -122,6 +160,6 @@ def _deliver(uc: Uc, ram: mmap.mmap, number: int) -> None:
     uc.mem_write((uc.reg_read(x86.UC_X86_REG_SS) << 4) + sp, struct.pack("<3H", *frame))
     uc.reg_write(x86.UC_X86_REG_SP, sp)
     uc.reg_write(x86.UC_X86_REG_EFLAGS, flags & ~_IF_AND_TF)
-    offset, segment = struct.unpack_from("<HH", ram, 4 * number)
+    offset, segment = struct.unpack("<HH", memory.read(4 * number, 4))
     uc.reg_write(x86.UC_X86_REG_CS, segment)
     uc.reg_write(x86.UC_X86_REG_IP, offset)

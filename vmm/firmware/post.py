@@ -99,12 +99,13 @@ def power_on_self_test(
         memory.load(slot, image[: header.size])
         far_call(
             ram,
+            memory,
             ports,
             slot >> 4,
             ENTRY_16,
             {"ax": device << 3, "bx": _NO_PNP, "dx": _NO_PNP, "es": 0xF000, "di": 0},
         )
-        kept = ram[slot + 2] * BLOCK_SIZE
+        kept = memory.read8(slot + 2) * BLOCK_SIZE
         if kept:
             shadowed.append(ShadowedRom(GuestPhysical(slot), kept, vendor, product))
             slot += -(-kept // _ALIGNMENT) * _ALIGNMENT

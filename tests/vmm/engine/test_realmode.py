@@ -4,6 +4,8 @@ import pytest
 
 from vmm.core.bus import PortBus
 from vmm.core.errors import BadDescription
+from vmm.core.memory import GuestMemory
+from vmm.core.slots import MemorySlot, SlotList, lay_out
 from vmm.engine.realmode import call_far
 
 SEGMENT = 0xC000
@@ -16,7 +18,7 @@ def ram() -> mmap.mmap:
 
 def call(ram: mmap.mmap, code: bytes, ports: PortBus | None = None, **registers: int) -> int:
     ram[0xC0003 : 0xC0003 + len(code)] = code
-    return call_far(ram, ports or PortBus(), SEGMENT, 3, registers)
+    return call_far(ram, GuestMemory(ram), ports or PortBus(), SEGMENT, 3, registers)
 
 
 def test_registers_go_in_and_ax_comes_back(ram: mmap.mmap) -> None:
@@ -29,6 +31,26 @@ def test_memory_is_the_guests(ram: mmap.mmap) -> None:
     # mov word es:[di], 0x1234; retf
     call(ram, bytes.fromhex("26 c7 05 34 12 cb"), es=0x2000, di=8)
     assert ram[0x20008:0x2000A] == b"\x34\x12"
+
+
+def test_memory_is_what_the_slots_show(ram: mmap.mmap) -> None:
+    slots = [
+        MemorySlot(0, 0xA0000),
+        MemorySlot(0xC0000, 0x10000, "ram", 0x200000),
+        MemorySlot(0xE0000, 0x10000, "ram", 0x200000),
+    ]
+    memory = GuestMemory(ram, SlotList(slots, lay_out([("ram", 4 << 20)])))
+    # mov ax, es:[0]; mov word es:[0], 0x1234; push 0xe000; pop ds; mov bx, ds:[0x100];
+    # mov word ds:[0x100], 0x5678; add ax, bx; retf
+    code = bytes.fromhex(
+        "26a10000 26c706 0000 3412 6800e0 1f 8b1e0001 c70600017856 01d8 cb".replace(" ", "")
+    )
+    ram[0x200003 : 0x200003 + len(code)] = code
+    ram[0x200100:0x200102] = b"\x02\x00"
+    # Nothing is at 0xA0000: all ones, and two more.
+    assert call_far(ram, memory, PortBus(), SEGMENT, 3, {"es": 0xA000}) == 1
+    assert ram[0x200100:0x200102] == b"\x78\x56"
+    assert not any(ram[0xA0000:0xC0000])
 
 
 def test_ports(ram: mmap.mmap) -> None:

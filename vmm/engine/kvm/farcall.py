@@ -11,6 +11,7 @@ from mmap import mmap
 
 from vmm.core.bus import PortBus
 from vmm.core.errors import BadDescription, EngineFailure, TripleFault
+from vmm.core.memory import GuestMemory
 from vmm.engine.kvm.modes import real_mode
 from vmm.engine.kvm.processor import KvmProcessor
 from vmm.engine.kvm.uapi import Exit
@@ -36,12 +37,18 @@ def far_caller(processor: KvmProcessor) -> FarCall:
     """
 
     def call_far(
-        ram: mmap, _ports: PortBus, segment: int, offset: int, registers: Mapping[str, int]
+        _ram: mmap,
+        memory: GuestMemory,
+        _ports: PortBus,
+        segment: int,
+        offset: int,
+        registers: Mapping[str, int],
     ) -> int:
         where = f"option ROM entry {segment:04x}:{offset:04x}"
         stack = (_STACK_SEGMENT << 4) + _STACK_POINTER
-        ram[stack : stack + 4] = struct.pack("<HH", _RETURN_OFFSET, _RETURN_SEGMENT)
-        kept, ram[_RETURN] = ram[_RETURN], _HLT
+        memory.load(stack, struct.pack("<HH", _RETURN_OFFSET, _RETURN_SEGMENT))
+        kept = memory.read(_RETURN, 1)
+        memory.load(_RETURN, bytes([_HLT]))
         state = dict(real_mode(segment, _STACK_SEGMENT))
         for name, value in registers.items():
             if name == "es":
@@ -53,7 +60,7 @@ def far_caller(processor: KvmProcessor) -> FarCall:
         try:
             _run(processor, where)
         finally:
-            ram[_RETURN] = kept
+            memory.load(_RETURN, kept)
             processor.forget()
         return processor.registers.named("rax")[0] & 0xFFFF
 
