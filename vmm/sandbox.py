@@ -32,6 +32,7 @@ from vmm.core.hooks import callbacks
 from vmm.core.memory import GuestMemory
 from vmm.core.policy import POLICIES
 from vmm.core.stop import Stop
+from vmm.core.swallowed import stopping_at_errors
 from vmm.core.vm import Vm
 from vmm.engine.unicorn import POOL_ADDRESS, WINDOW_ADDRESS, UnicornEngine
 
@@ -379,8 +380,9 @@ class Sandbox:
         vcpu.instruction_limit = begun + instructions
         vcpu.delivery.trap = self._trap
         try:
-            while self._ended is None:
-                self._once()
+            with stopping_at_errors(vcpu.fail):
+                while self._ended is None:
+                    self._once()
         except GuestError as error:
             self._ended = Ending(EndingKind.STUCK, 0, detail=str(error))
         ended = self._ended

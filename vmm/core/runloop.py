@@ -18,6 +18,7 @@ from vmm.core.event import Event
 from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.processor import Activity, Processor
 from vmm.core.stop import Stop
+from vmm.core.swallowed import stopping_at_errors
 from vmm.core.timers import NEVER, Timers
 from vmm.core.vm import Vm
 
@@ -83,16 +84,20 @@ class RunLoop:
         """
         self._waits = waits
         try:
-            while True:
-                if watch is not None:
-                    watch(self._vm.instructions)
-                outcome = self._once(max_instructions)
-                if outcome is not None:
-                    return outcome
+            with stopping_at_errors(self._fail):
+                while True:
+                    if watch is not None:
+                        watch(self._vm.instructions)
+                    outcome = self._once(max_instructions)
+                    if outcome is not None:
+                        return outcome
         except KeyboardInterrupt:
             return Outcome(OutcomeKind.INTERRUPTED, "stopped by the user")
         except ENDINGS as error:
             return outcome_of(error)
+
+    def _fail(self, error: EngineFailure) -> None:
+        self._current.vcpu.fail(error)
 
     def _once(self, max_instructions: int) -> Outcome | None:
         self._vm.run_posted()

@@ -21,6 +21,7 @@ from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.processor import Activity, Processor
 from vmm.core.runloop import INTERRUPT_FLAG, LONGEST_IDLE_NS, PowerSwitch, RunLoop
 from vmm.core.stop import Stop
+from vmm.core.swallowed import stopping_at_errors
 from vmm.core.timers import NEVER, Timers
 from vmm.core.vm import Vm
 
@@ -120,10 +121,11 @@ class ThreadedRun:
         """What a CPU's thread does from the start of a run to its end."""
         self._gate.acquire()
         try:
-            while self._outcome is None:
-                ended = self._once(processor)
-                if ended is not None:
-                    self._end(ended)
+            with stopping_at_errors(processor.vcpu.fail):
+                while self._outcome is None:
+                    ended = self._once(processor)
+                    if ended is not None:
+                        self._end(ended)
         except ENDINGS as error:
             self._end(outcome_of(error))
         except BaseException as error:  # noqa: BLE001 - it is raised where the run was asked for

@@ -2,13 +2,18 @@
 
 import re
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vmm.core import is_compiled
+from vmm.core.errors import EngineFailure
 from vmm.core.filtervm import FilterFault, FilterMachine
 from vmm.core.lengths import LengthDecoder
+from vmm.core.outcome import OutcomeKind
+from vmm.core.swallowed import stopping_at_errors
 
 ROOT = Path(__file__).resolve().parents[3]
 CORE = ROOT / "vmm/core"
@@ -45,8 +50,8 @@ def test_a_compiled_index_out_of_bounds_is_an_error(at: int) -> None:
 
 
 @pytest.mark.skipif(not is_compiled(), reason="the core is not compiled")
-def test_bounds_hold_without_the_gil(tiny_guest, make_machine, monkeypatch) -> None:
-    """A sweep that damaged tables would lead outside the shadow is stopped by the check."""
+def test_bounds_hold_without_the_gil(tiny_guest, make_machine) -> None:
+    """A sweep that damaged tables would lead outside the shadow ends the run."""
     source = """
 start:	PAGING
 	movl $0, 0x200000
@@ -59,8 +64,6 @@ start:	PAGING
 	FINISH 0
 	"""
     machine = make_machine(tiny_guest(source.replace("PAUSED", "clts")))
-    swallowed = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda about: swallowed.append(about.exc_type))
     entries = machine.vcpu.shadow.pages.snapshot()["entries"]
 
     def damage() -> None:
@@ -69,8 +72,37 @@ start:	PAGING
                 entries[root] = 0x7FFFF001 if entries[root] & 1 else 0
 
     machine.vcpu.after_exit = damage
-    machine.run()
-    assert IndexError in swallowed
+    told = sys.unraisablehook
+    outcome = machine.run().outcome
+    assert outcome.kind is OutcomeKind.ENGINE_FAILURE
+    assert outcome.detail.startswith("vmm.core.strings.StringSweep.physical: IndexError")
+    assert sys.unraisablehook is told
+
+
+def test_errors_of_others_are_told_as_before(monkeypatch) -> None:
+    """What is not the core's, or not this thread's, ends nobody's run."""
+    told, ended = [], []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    def tell(name: object) -> None:
+        sys.unraisablehook(
+            SimpleNamespace(object=name, exc_type=IndexError, exc_value=IndexError("out"))
+        )
+
+    with stopping_at_errors(ended.append):
+        tell("some.other.function")
+        other = threading.Thread(target=tell, args=("vmm.core.memory.GuestMemory.host",))
+        other.start()
+        other.join()
+        assert len(told) == 2
+        assert not ended
+        with stopping_at_errors(told.append):
+            tell("vmm.core.memory.GuestMemory.host")
+        assert isinstance(told.pop(), EngineFailure)
+        tell("vmm.core.memory.GuestMemory.host")
+    assert [str(error) for error in ended] == ["vmm.core.memory.GuestMemory.host: IndexError: out"]
+    tell("vmm.core.memory.GuestMemory.host")
+    assert len(told) == 3
 
 
 def rows(*instructions: tuple[int, int, int, int, int]) -> FilterMachine:
