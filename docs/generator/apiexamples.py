@@ -29,6 +29,7 @@ from vmm.machine import Machine, MachineDescription
 machine = Machine(MachineDescription(load_guest("ctxswitch").image, cpus=2, threads=True))
 threading.Thread(target=machine.stop).start()
 assert machine.run().outcome.kind in {OutcomeKind.INTERRUPTED, OutcomeKind.PASSED}
+latest = machine.vm.exits.latest(0)  # from any thread, also during the run
 """,
     "Registers": """
 from bench.inputs import load_guest

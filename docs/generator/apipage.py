@@ -22,7 +22,7 @@ from generator.markdown import member_docs, table
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "Machines": ("vmm.machine", "vmm.engines", "vmm.kvm_machine", "vmm.core.vm"),
     "Results": ("vmm.result", "vmm.core.outcome", "vmm.core.ledger", "vmm.core.event"),
-    "Virtual CPUs": ("vmm.core.processor", "vmi.apstate"),
+    "Virtual CPUs": ("vmm.core.processor", "vmm.core.latestexit", "vmi.apstate"),
     "Registers": ("vmm.core.registerfile", "vmm.core.registerids"),
     "Memory": ("vmm.core.slots", "vmm.core.memory", "vmm.layout", "vmm.ram"),
     "Interrupts": ("vmm.core.localapic", "vmm.core.apicbus", "vmm.core.apicmessage"),

@@ -41,11 +41,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def boot(rom: str, policy: str = POLICIES[0].name, cpus: int = 1) -> Run:
-    return boot_rom(load_rom(rom).image, policy, cpus)
+def boot(rom: str, policy: str = POLICIES[0].name, cpus: int = 1, *, threads: bool = False) -> Run:
+    return boot_rom(load_rom(rom).image, policy, cpus, threads=threads)
 
 
-def boot_rom(image: bytes | None, policy: str = POLICIES[0].name, cpus: int = 1) -> Run:
+def boot_rom(
+    image: bytes | None, policy: str = POLICIES[0].name, cpus: int = 1, *, threads: bool = False
+) -> Run:
     return Machine(
         MachineDescription(
             Path(KERNEL if cpus == 1 else SMP_KERNEL).read_bytes(),
@@ -55,6 +57,7 @@ def boot_rom(image: bytes | None, policy: str = POLICIES[0].name, cpus: int = 1)
             marks=(END,),
             policy=policy_named(policy),
             cpus=cpus,
+            threads=threads,
         )
     ).run()
 
@@ -150,3 +153,14 @@ def test_linux_on_several_cpus_reaches_the_end_of_its_workload(rom: str, cpus: i
 @pytest.mark.parametrize("rom", ["none", "batching"])
 def test_two_boots_on_several_cpus_are_equal(rom: str) -> None:
     assert boot(rom, cpus=2) == first_boot(rom, cpus=2)
+
+
+@smp_kernel
+@pytest.mark.parametrize("rom", ["none", "identity", "batching"])
+@pytest.mark.parametrize("cpus", [2, 4])
+def test_linux_reaches_the_end_on_cpus_that_run_in_parallel(rom: str, cpus: int) -> None:
+    run = boot(rom, cpus=cpus, threads=True)
+    assert run.outcome.kind is OutcomeKind.REBOOT, (run.outcome, run.console[-2000:])
+    assert f"Brought up {cpus} CPUs" in run.console
+    assert not run.complaints
+    assert workload(run) == workload(first_boot("none", cpus=2))

@@ -1,3 +1,4 @@
+from vmm.core.native cimport barrier
 from vmm.core.recorder cimport Recorder
 
 cdef class Counters:
@@ -11,6 +12,8 @@ cdef class Counters:
     cdef unsigned int[::1] recent_event
     cdef unsigned int[::1] recent_qualifier
     cdef unsigned int[::1] recent_eip
+    cdef unsigned long long[::1] record
+    cdef bint is_heavy
     cdef unsigned long long seen
     cdef unsigned int used
     cdef unsigned long long elsewhere
@@ -19,3 +22,4 @@ cdef class Counters:
     cpdef int count_heavy(self, unsigned int event, unsigned int qualifier, unsigned int eip) except -1
     cpdef int begin(self) except -1
     cpdef int end(self) except -1
+    cdef int tell(self, unsigned int event, unsigned int qualifier, unsigned int eip) except -1

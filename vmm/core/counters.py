@@ -11,12 +11,22 @@ import cython
 from vmm.core.event import Event
 from vmm.core.recorder import Recorder
 
+if not cython.compiled:
+    from vmm.core.native import barrier
+
 EVENTS = cython.declare(cython.uint, len(Event))
 PLACES = cython.declare(cython.uint, 1 << 15)
 PLACES_MASK = cython.declare(cython.uint, (1 << 15) - 1)
 PLACES_LIMIT = cython.declare(cython.uint, (1 << 15) - (1 << 13))
 RDTSC = cython.declare(cython.uint, Event.RDTSC)
 PAUSE = cython.declare(cython.uint, Event.PAUSE)
+# Words of the record that others read, as `vmm.core.latestexit` has them.
+SEQUENCE = cython.declare(cython.uint, 0)
+NUMBER = cython.declare(cython.uint, 1)
+EVENT = cython.declare(cython.uint, 2)
+QUALIFIER = cython.declare(cython.uint, 3)
+ADDRESS = cython.declare(cython.uint, 4)
+WEIGHT = cython.declare(cython.uint, 5)
 # How many of the latest events are remembered one by one.
 RECENT = cython.declare(cython.uint, 16)
 RECENT_MASK = cython.declare(cython.uint, 15)
@@ -41,6 +51,8 @@ class Counters:
         self.recent_event = array("I", bytes(4 * RECENT))
         self.recent_qualifier = array("I", bytes(4 * RECENT))
         self.recent_eip = array("I", bytes(4 * RECENT))
+        self.record = array("Q", bytes(64))
+        self.is_heavy = False
         self.seen = 0
         self.used = 0
         self.elsewhere = 0
@@ -58,6 +70,7 @@ class Counters:
             self.recent_eip[latest] = eip
             self.seen += 1
         self.events[event] += 1
+        self.tell(event, qualifier, eip)
         slot: cython.uint = (event * 40503 + qualifier * 2654435 + eip * 31) & PLACES_MASK
         while self.place_count[slot]:
             if (
@@ -78,6 +91,23 @@ class Counters:
         self.place_count[slot] = 1
         return 0
 
+    def share(self, record):
+        """Keep the latest event in these words from now on (`vmm.core.latestexit`)."""
+        self.record = record
+
+    def tell(self, event: cython.uint, qualifier: cython.uint, eip: cython.uint) -> cython.int:
+        """Write the record of the latest event; its sequence number is odd meanwhile."""
+        self.record[SEQUENCE] += 1
+        barrier()
+        self.record[NUMBER] += 1
+        self.record[EVENT] = event
+        self.record[QUALIFIER] = qualifier
+        self.record[ADDRESS] = eip
+        self.record[WEIGHT] = self.is_heavy
+        barrier()
+        self.record[SEQUENCE] += 1
+        return 0
+
     def count_heavy(
         self, event: cython.uint, qualifier: cython.uint, eip: cython.uint
     ) -> cython.int:
@@ -85,7 +115,10 @@ class Counters:
         self.heavy[event] += 1
         if self.recorder is not None:
             self.recorder.note_heavy()
-        return self.count(event, qualifier, eip)
+        self.is_heavy = True
+        self.count(event, qualifier, eip)
+        self.is_heavy = False
+        return 0
 
     def begin(self) -> cython.int:
         """The engine calls into the core."""

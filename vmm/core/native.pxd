@@ -7,6 +7,7 @@ ctypedef void (*RangeCall)(size_t, unsigned long long, unsigned long long) noexc
 cdef extern from *:
     """
     #include <time.h>
+    #define vmirom_barrier() __asm__ volatile("" ::: "memory")
     static inline unsigned long long vmirom_host_ns(void)
     {
         struct timespec now;
@@ -18,3 +19,5 @@ cdef extern from *:
     unsigned long long host_ns "vmirom_host_ns"() noexcept nogil
     # Where the function that asks goes on in its caller, with 0; gcc and clang know it.
     void *return_address "__builtin_return_address"(unsigned int) noexcept nogil
+    # Every store before it is made before any behind it; x86 keeps what the compiler does.
+    void barrier "vmirom_barrier"() noexcept nogil

@@ -12,6 +12,7 @@ __all__ = [
     "RangeCall",
     "RegisterCall",
     "StopCall",
+    "barrier",
     "fence",
     "host_ns",
     "relax",
@@ -27,6 +28,10 @@ RegisterCall = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t, ctypes.c_int, cty
 def return_address(_level: int) -> int:
     """Where translated code that has called goes on: nowhere, it never calls interpreted code."""
     return 0
+
+
+def barrier() -> None:
+    """Keep stores in order: interpreted, they are."""
 
 
 def fence() -> None:

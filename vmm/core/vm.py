@@ -13,6 +13,7 @@ from vmm.core.cpustate import CpuState
 from vmm.core.crew import AS_IT_IS, CODE_TOO, Crew
 from vmm.core.dirtylog import bitmap_of
 from vmm.core.errors import BadSlots, VcpuThreadError
+from vmm.core.latestexit import ExitRecords
 from vmm.core.memory import GuestMemory
 from vmm.core.policy import Policy
 from vmm.core.shadowpages import ShadowPages
@@ -66,6 +67,9 @@ class Vm:
             vcpu.faults.fault_mask = policy.fault_mask
             vcpu.faults.lets_stray = policy.unsync
             vcpu.queue.peers = tuple(other.queue for other in self.vcpus if other is not vcpu)
+        self.exits = ExitRecords(len(self.vcpus))
+        for vcpu in self.vcpus:
+            vcpu.counters.share(self.exits.of(vcpu.index))
         self.current = self.vcpus[0]
         self._thread = threading.current_thread()
         self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
