@@ -168,7 +168,8 @@ IO_UNITS: Mapping[str, str] = {
 from an IDE disk by PIO, bytes go to the serial port, the time is a counter of the PIT, latched,
 or a ROM's cycle counter, and polled it is the counter as it runs."""
 
-_IO_BASE = 1
+_IO_BASE = 2
+"""So that an instruction which is reflected has been found and replaced before the difference."""
 _IO_DISK = bytes(i * 7 + (i >> 9) & 0xFF for i in range(1 << 16))
 
 
@@ -176,32 +177,40 @@ def io(policies: Sequence[str] = (), *, quick: bool = False) -> list[Point]:
     """One operation of each kind many times, and the same guest with hardly any.
 
     On a plain machine, on one with all port filters, and with the batching ROM, which the
-    guest calls for port accesses and the time. The difference of two runs, divided by that
-    of their operations, is what one costs (`bench.iocost`).
+    guest calls for port accesses and the time; then with that ROM and a guest that keeps its
+    native port instructions, which are reflected, as they are and as long as calls. The
+    difference of two runs, divided by that of their operations, is what one costs
+    (`bench.iocost`).
     """
     more = 8 if quick else 64
-    guest, none = load_guest("iostorm"), load_rom("none")
+    guest, none, batching = load_guest("iostorm"), load_rom("none"), load_rom("batching")
+    filters = tuple(load_filter(name) for name in shipped_filters())
+    plain = MachineDescription(b"")
+    reflecting = replace(plain, reflect=True)
     machines = [
-        (none, ()),
-        (none, tuple(load_filter(name) for name in shipped_filters())),
-        (load_rom("batching"), ()),
+        (none, plain, "", ""),
+        (none, replace(plain, filters=filters), "", ""),
+        (batching, plain, "", ""),
+        (batching, reflecting, "", " ports=2"),
+        (batching, reflecting, "reflection, patched", " ports=3"),
     ]
     least = dict.fromkeys(IO_UNITS, _IO_BASE)
     loads = [least, *({**least, unit: _IO_BASE + more} for unit in IO_UNITS)]
     points = []
     for policy in _names(policies, [POLICIES[0].name]):
-        for rom, filters in machines:
+        for rom, about, variant, ports in machines:
             for load in loads:
                 line = " ".join(f"{unit}={count}" for unit, count in load.items())
-                points.append(
-                    make_point(
-                        "io",
-                        guest,
-                        rom,
-                        replace(_about(policy, line), filters=filters),
-                        disk=_IO_DISK,
-                        places=20,
-                        measures={unit: float(count) for unit, count in load.items()},
-                    )
+                point = make_point(
+                    "io",
+                    guest,
+                    rom,
+                    replace(about, policy=policy_named(policy), command_line=line + ports),
+                    disk=_IO_DISK,
+                    places=20,
+                    measures={unit: float(count) for unit, count in load.items()},
                 )
+                if variant:
+                    point = replace(point, case=replace(point.case, variant=variant))
+                points.append(point)
     return points

@@ -177,6 +177,13 @@ def test_operations_are_told_apart() -> None:
     plain = [row for (_, served_by), row in rows.items() if served_by == "plain device"]
     assert len(plain) == len(suites.IO_UNITS)
     assert any("console byte: filter" in paragraph for paragraph in figure.text)
+    exits = {
+        who: float(row[3]) + float(row[4].replace(",", ""))
+        for (unit, who), row in rows.items()
+        if unit == suites.IO_UNITS["blocks"]
+    }
+    assert exits["reflection, patched"] == exits["ROM batching"] < exits["reflection"]
+    assert exits["reflection"] < 0.01 * exits["plain device"]
     assert any("4 KiB, 1 command: ROM batching takes 2 exits" in text for text in figure.text)
 
 
