@@ -117,7 +117,7 @@ def _text(found: "Sequence[IoCost]", units: Mapping[str, str]) -> tuple[str, ...
         "can be made to call it: most of the exits are gone, for instructions that the table "
         "shows. Reflection pays where the guest cannot be changed but has bound the ROM: a light "
         "exit is still taken for each instruction, though one for all of a repeated one, and none "
-        "where the instruction has room for a call. Where a device is told something at every access, as a console byte by byte, "
-        "neither helps."
+        "where the instruction has room for a call. Where a device is told something at every "
+        "access, as a console byte by byte, neither helps."
     )
     return tuple(text)
