@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,7 @@ from bench.inputs import Guest, load_guest, load_rom
 from bench.tcg import boot_in_qemu, cpu_seconds, run_in_qemu
 from vmm.core.errors import VmmError
 from vmm.core.outcome import OutcomeKind
+from vmm.engines import EngineName, create_machine
 from vmm.machine import Machine, MachineDescription, Run
 
 __all__ = [
@@ -36,12 +37,16 @@ _SPEED = resources.files("bench") / "workloads" / "speed.S"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A guest with two command lines: little to do, and much."""
+    """A guest with two command lines: little to do, and much.
+
+    `needs` is the ability, as `vmirom engines` has it, without which KVM cannot run it.
+    """
 
     name: str
     guest: str
     little: str
     much: str
+    needs: str = "paging_32"
 
 
 _LEAST = 0.002
@@ -64,6 +69,7 @@ WORKS = (
     Work("fork storm", "forkstorm", "rounds=1", "rounds=2000"),
     _speed("port reads", 6, 3000),
     _speed("CPUID", 7, 6000),
+    Work("ports, unpaged", "portstorm", "rounds=1", "rounds=2000", "unpaged_32"),
 )
 """What is measured, in the order of its table."""
 
@@ -72,7 +78,8 @@ WORKS = (
 class Pace:
     """CPU seconds of a work here and in QEMU, without start-up, a repetition each.
 
-    `instructions` and `exits` (by reason in `reasons`) are those of the difference too.
+    `instructions` and `exits` (by reason in `reasons`) are those of the difference too, and
+    `kvm` the CPU seconds on KVM, where that can run it.
     """
 
     work: str
@@ -81,6 +88,13 @@ class Pace:
     instructions: int
     exits: int
     reasons: dict[str, int]
+    kvm: tuple[float, ...] = ()
+
+    @property
+    def kvm_ratios(self) -> list[float]:
+        """Here to KVM, a repetition each."""
+        pairs = zip(self.here, self.kvm, strict=False)
+        return [here / kvm for here, kvm in pairs if min(here, kvm) >= _LEAST]
 
     @property
     def ratios(self) -> list[float]:
@@ -114,9 +128,14 @@ def load_work(work: Work) -> Guest:
         return load_guest(str(path))
 
 
-def run_work(guest: Guest, line: str, about: MachineDescription) -> tuple[float, Run]:
+def run_work(
+    guest: Guest,
+    line: str,
+    about: MachineDescription,
+    engine: EngineName = EngineName.UNICORN,
+) -> tuple[float, Run]:
     """CPU seconds of one run and what it counted; raises `VmmError` when the guest fails."""
-    machine = Machine(replace(about, guest=guest.image, command_line=line))
+    machine = create_machine(engine, replace(about, guest=guest.image, command_line=line))
     start = time.process_time()
     run = machine.run()
     seconds = time.process_time() - start
@@ -131,10 +150,12 @@ def measure_pace(
     repetitions: int,
     *,
     scale: float = 1.0,
+    kvm: Collection[str] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Pace]:
     """Every work, here and in QEMU, by turns. `scale` multiplies the rounds of "much".
 
+    KVM takes its turns in works that need no more than these abilities of it.
     Raises `BadDescription` where QEMU is not installed and `VmmError` when a guest fails.
     """
     paces = []
@@ -145,7 +166,7 @@ def measure_pace(
             image.write_bytes(guest.image)
             head, _, rounds = work.much.rpartition("=")
             much = f"{head}={max(2, round(int(rounds) * scale))}"
-            here, qemu = [], []
+            here, qemu, on_kvm = [], [], []
             for repetition in range(repetitions):
                 progress(f"{work.name}, {repetition + 1} of {repetitions}")
                 little, small = run_work(guest, work.little, about)
@@ -153,6 +174,9 @@ def measure_pace(
                 here.append(max(1e-9, long - little))
                 idle = run_in_qemu(image, work.little, about.memory)
                 qemu.append(max(1e-9, run_in_qemu(image, much, about.memory) - idle))
+                if work.needs in kvm:
+                    idle = run_work(guest, work.little, about, EngineName.KVM)[0]
+                    on_kvm.append(run_work(guest, much, about, EngineName.KVM)[0] - idle)
             before = {k: v.count for k, v in small.ledger.by_reason.items()}
             reasons = {
                 reason.value: entry.count - before.get(reason, 0)
@@ -167,6 +191,7 @@ def measure_pace(
                     large.instructions - small.instructions,
                     large.ledger.total - small.ledger.total,
                     reasons,
+                    tuple(on_kvm),
                 )
             )
     return paces

@@ -6,6 +6,7 @@ import resource
 import pytest
 
 from bench.bare import compare_with_bare
+from bench.endurance import Stretch, steadiness
 from bench.exitcosts import exit_costs, growth
 from bench.tcg import QEMU
 from bench.yardstick import WORKS, Pace, interval, load_work, measure_pace, run_work
@@ -88,6 +89,14 @@ def test_what_is_too_short_has_no_ratio() -> None:
     assert pace.ratios == [2.0]
     assert interval(pace.ratios) == (2.0, 2.0, 2.0)
     assert interval([]) is None
+
+
+def test_a_cost_is_compared_within_a_work() -> None:
+    stretches = [Stretch(name, exits, seconds, 1, 1) for name, exits, seconds in ROWS]
+    assert steadiness(stretches) == [pytest.approx(1.1), pytest.approx(0.9)]
+
+
+ROWS = [("a", 1000, 0.1), ("a", 10_000, 1.1), ("b", 1000, 1.0), ("b", 10_000, 9.0)]
 
 
 @pytest.mark.peer(QEMU)
