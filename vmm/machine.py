@@ -80,6 +80,7 @@ GDT = GuestPhysical(0x1000)
 """Where the first descriptors lie."""
 _RESERVED_FLAGS = 2
 _CASCADE = 2
+_LINT1 = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,6 +463,24 @@ class Machine:
         if irq not in range(16) or irq == _CASCADE:
             raise ValueError(f"interrupt request {irq}: expected 0 to 15, without {_CASCADE}")
         self.vm.post(lambda: setattr(self.pc.wire(irq), "level", high))
+
+    def nmi(self, cpu: int = 0) -> None:
+        """Pulse LINT1 of a virtual CPU, as a PC's NMI button does; from any thread.
+
+        What that is, the CPU's local APIC decides, where the guest sees one and has not
+        switched it off: firmware leaves an NMI on the first CPU, and nothing on the others.
+        Without it LINT1 is the NMI. Raises `IndexError` for a CPU that is not there.
+        """
+        processor = self.processors[range(len(self.processors))[cpu]]
+
+        def pulse() -> None:
+            if self.apics:
+                self.apics[cpu].set_wire(_LINT1, high=True)
+                self.apics[cpu].set_wire(_LINT1, high=False)
+            else:
+                processor.raise_nmi()
+
+        self.vm.post(pulse)
 
     def msi(self, address: int, data: int) -> None:
         """A message-signalled interrupt: a store of 32 bits of `data` to a bus `address`.

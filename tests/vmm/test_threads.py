@@ -122,3 +122,45 @@ def test_nonsense_is_refused_at_once(tiny_guest: MakeGuest, make_machine: Any) -
         machine.irq_line(16, high=True)
     with pytest.raises(BadMessage):
         machine.msi(0x1000, VECTOR)
+
+
+NMI = """
+start:	PROLOGUE
+1:	cmpl $1, FREE
+	jb 1b
+	FINISH 0
+nmi:	incl FREE
+	iretl
+"""
+
+
+@pytest.mark.parametrize("threads", [False, True])
+@pytest.mark.parametrize(
+    ("apic", "prologue", "arrives"),
+    [
+        (False, "", True),
+        (True, "", True),
+        # LINT1 masked; and the APIC switched off, with LINT1 masked before.
+        (True, "movl $0x10400, 0xfee00360", False),
+        (
+            True,
+            "movl $0x10400, 0xfee00360; mov $0x1b, %ecx; rdmsr; and $~0x800, %eax; wrmsr",
+            True,
+        ),
+    ],
+)
+def test_lint1_is_the_nmi_unless_the_apic_says_otherwise(
+    tiny_guest: MakeGuest,
+    make_machine: Any,
+    *,
+    threads: bool,
+    apic: bool,
+    prologue: str,
+    arrives: bool,
+) -> None:
+    guest = tiny_guest(NMI.replace("PROLOGUE", prologue or "nop"), handlers={2: "nmi"})
+    machine = make_machine(guest, max_instructions=30_000_000, apic=apic, threads=threads)
+    run = run_and(machine, machine.nmi)
+    assert (run.outcome.kind is OutcomeKind.PASSED) == arrives, run.outcome
+    with pytest.raises(IndexError):
+        machine.nmi(1)
