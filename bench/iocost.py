@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bench.costs import Model, Range, estimate_saved
 from bench.record import Counts, Row
-from bench.suites import IO_UNITS
+from bench.suites import IO_UNITS, PORTS, PORTS_CALLED, PORTS_PADDED
 from vmm.core.event import Reason
 from vmm.core.ledger import ReasonCount
 
@@ -24,6 +24,7 @@ class IoCost:
     policy: str
     variant: str
     rom: str
+    ports: float
     exits: float
     heavy: float
     instructions: float
@@ -34,9 +35,11 @@ class IoCost:
     @property
     def served_by(self) -> str:
         """Who does the device's work, in words for a table."""
-        if self.variant != "plain":
-            return self.variant
-        return "plain device" if self.rom == "none" else f"ROM {self.rom}"
+        if self.rom == "none":
+            return "plain device" if self.variant == "plain" else self.variant
+        if self.ports == PORTS_CALLED:
+            return "ROM, called"
+        return "ROM, patched" if self.ports == PORTS_PADDED else "ROM, reflected"
 
     def cost(self, model: Model) -> Range:
         """Estimated cost of the exits of one operation, in the model's unit.
@@ -48,13 +51,15 @@ class IoCost:
 
 def io_costs(rows: Iterable[Row]) -> list[IoCost]:
     """The costs in the rows of the suite `io`; repetitions count once."""
-    machines: dict[tuple[str, str, str, str], list[tuple[dict[str, float], Counts]]] = {}
+    machines: dict[tuple[str, str, str, str, float], list[tuple[dict[str, float], Counts]]] = {}
     for row in rows:
-        if row.counts is not None and set(IO_UNITS) <= set(row.measures):
-            key = (row.build.code, row.case.policy, row.case.variant, row.case.rom)
-            machines.setdefault(key, []).append((dict(row.measures), row.counts))
+        measures = dict(row.measures)
+        if row.counts is not None and {*IO_UNITS, PORTS} <= set(measures):
+            case = row.case
+            key = (row.build.code, case.policy, case.variant, case.rom, measures[PORTS])
+            machines.setdefault(key, []).append((measures, row.counts))
     costs = []
-    for (_, policy, variant, rom), runs in machines.items():
+    for (_, policy, variant, rom, ports), runs in machines.items():
         least, base = min(runs, key=lambda run: sum(run[0].values()))
         for unit in IO_UNITS:
             for measures, counts in runs:
@@ -66,6 +71,7 @@ def io_costs(rows: Iterable[Row]) -> list[IoCost]:
                             policy,
                             variant,
                             rom,
+                            ports,
                             (counts.exits - base.exits) / more,
                             (counts.heavy - base.heavy) / more,
                             (counts.instructions - base.instructions) / more,

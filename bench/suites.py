@@ -16,6 +16,9 @@ from vmm.machine import MachineDescription
 
 __all__ = [
     "IO_UNITS",
+    "PORTS",
+    "PORTS_CALLED",
+    "PORTS_PADDED",
     "QUEUES",
     "WORKLOADS",
     "batching",
@@ -168,6 +171,10 @@ IO_UNITS: Mapping[str, str] = {
 from an IDE disk by PIO, bytes go to the serial port, the time is a counter of the PIT, latched,
 or a ROM's cycle counter, and polled it is the counter as it runs."""
 
+PORTS = "ports"
+"""The parameter of iostorm that says how a port is accessed, also among a row's measures."""
+PORTS_CALLED, PORTS_NATIVE, PORTS_PADDED = 1, 2, 3
+"""By a ROM's calls; by native instructions beside it; by native ones as long as a call."""
 _IO_BASE = 2
 """So that an instruction which is reflected has been found and replaced before the difference."""
 _IO_DISK = bytes(i * 7 + (i >> 9) & 0xFF for i in range(1 << 16))
@@ -176,41 +183,40 @@ _IO_DISK = bytes(i * 7 + (i >> 9) & 0xFF for i in range(1 << 16))
 def io(policies: Sequence[str] = (), *, quick: bool = False) -> list[Point]:
     """One operation of each kind many times, and the same guest with hardly any.
 
-    On a plain machine, on one with all port filters, and with the batching ROM, which the
-    guest calls for port accesses and the time; then with that ROM and a guest that keeps its
-    native port instructions, which are reflected, as they are and as long as calls. The
-    difference of two runs, divided by that of their operations, is what one costs
-    (`bench.iocost`).
+    On a plain machine; on one with all port filters; with the batching ROM, which gets the
+    exits of a guest that does not call it for ports, whose instructions leave room for a
+    call or not; and with that ROM called for ports and the time. The difference of two
+    runs, divided by that of their operations, is what one costs (`bench.iocost`).
     """
     more = 8 if quick else 64
     guest, none, batching = load_guest("iostorm"), load_rom("none"), load_rom("batching")
-    filters = tuple(load_filter(name) for name in shipped_filters())
-    plain = MachineDescription(b"")
+    plain = MachineDescription(guest=b"")
+    filtered = replace(plain, filters=tuple(load_filter(name) for name in shipped_filters()))
     reflecting = replace(plain, reflect=True)
     machines = [
-        (none, plain, "", ""),
-        (none, replace(plain, filters=filters), "", ""),
-        (batching, plain, "", ""),
-        (batching, reflecting, "", " ports=2"),
-        (batching, reflecting, "reflection, patched", " ports=3"),
+        (none, plain, PORTS_CALLED),
+        (none, filtered, PORTS_CALLED),
+        (batching, reflecting, PORTS_NATIVE),
+        (batching, reflecting, PORTS_PADDED),
+        (batching, plain, PORTS_CALLED),
     ]
     least = dict.fromkeys(IO_UNITS, _IO_BASE)
     loads = [least, *({**least, unit: _IO_BASE + more} for unit in IO_UNITS)]
     points = []
     for policy in _names(policies, [POLICIES[0].name]):
-        for rom, about, variant, ports in machines:
+        for rom, machine, ports in machines:
             for load in loads:
-                line = " ".join(f"{unit}={count}" for unit, count in load.items())
-                point = make_point(
-                    "io",
-                    guest,
-                    rom,
-                    replace(about, policy=policy_named(policy), command_line=line + ports),
-                    disk=_IO_DISK,
-                    places=20,
-                    measures={unit: float(count) for unit, count in load.items()},
+                measures = {**load, PORTS: ports}
+                line = " ".join(f"{name}={value}" for name, value in measures.items())
+                points.append(
+                    make_point(
+                        "io",
+                        guest,
+                        rom,
+                        replace(machine, policy=policy_named(policy), command_line=line),
+                        disk=_IO_DISK,
+                        places=20,
+                        measures={name: float(value) for name, value in measures.items()},
+                    )
                 )
-                if variant:
-                    point = replace(point, case=replace(point.case, variant=variant))
-                points.append(point)
     return points

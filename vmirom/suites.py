@@ -165,8 +165,9 @@ def _print_paging(rows: list[Row]) -> None:
 def io(how: Sweep, policies: tuple[str, ...], models: tuple[Model, ...], *, quick: bool) -> None:
     """Exits of a device operation: 4 KiB from a disk, a byte to the console, a time read.
 
-    On a plain machine; with port filters, which make exits light; and with the batching ROM,
-    which the guest calls. --costs adds what the exits of one operation cost.
+    On a plain machine; with port filters, which make exits light; with exits reflected into
+    the batching ROM, and instructions patched where they leave room; and with that ROM
+    called. --costs adds what the exits of one operation cost.
     """
     perform("io", suites.io(policies, quick=quick), how, lambda rows: _print_io(rows, models))
 

@@ -13,6 +13,21 @@ if TYPE_CHECKING:
 
 __all__ = ["io_figure"]
 
+_FILTERS_PAY = (
+    "A port filter pays for reads that little state answers, of a counter that runs or a status "
+    "that is polled: the exit stays and becomes light."
+)
+_REFLECTION_PAYS = (
+    "Reflection pays for drivers that nobody can change, where the ROM has taken the device: an "
+    "access is a light exit, a repeated string instruction a single one. Where an instruction is "
+    "as long as a call it is replaced by one, and has no exit any more."
+)
+_CALLS_PAY = (
+    "Work in the ROM pays where the guest can be made to call it: most of the exits are gone, for "
+    "the instructions that the table shows. Where a device is told something at every access, as "
+    "a console byte by byte, nothing helps but to answer its status in the core."
+)
+
 
 def io_figure(rows: Sequence[Row], models: Sequence[Model] | None = None) -> Figure | None:
     """Exits of each operation by what serves it, with what they cost; none without rows.
@@ -103,21 +118,14 @@ def _text(found: "Sequence[IoCost]", units: Mapping[str, str]) -> tuple[str, ...
         others = [cost for cost in group if cost is not plain]
         if plain is None or not others:
             continue
-        best = min(others, key=lambda cost: (cost.heavy, cost.exits))
-        if (best.heavy, best.exits) < (plain.heavy, plain.exits):
+        best = min((cost.heavy, cost.exits) for cost in others)
+        if best < (plain.heavy, plain.exits):
+            ways = [cost.served_by for cost in others if (cost.heavy, cost.exits) == best]
             text.append(
-                f"{name}: {best.served_by} takes {best.exits:,.4g} exits, {best.heavy:,.4g} of "
-                f"them heavy; the plain device {plain.exits:,.4g}, {plain.heavy:,.4g} heavy."
+                f"{name}: fewest by {' or '.join(ways)}, {best[1]:,.4g} exits, {best[0]:,.4g} of "
+                f"them heavy; the plain device has {plain.exits:,.4g}, {plain.heavy:,.4g} heavy."
             )
         else:
             text.append(f"{name}: nothing saves anything against the plain device.")
-    text.append(
-        "A port filter pays for reads that little state answers (a counter that runs, a status "
-        "that is polled): the exit stays and becomes light. Work in the ROM pays where the guest "
-        "can be made to call it: most of the exits are gone, for instructions that the table "
-        "shows. Reflection pays where the guest cannot be changed but has bound the ROM: a light "
-        "exit is still taken for each instruction, though one for all of a repeated one, and none "
-        "where the instruction has room for a call. Where a device is told something at every "
-        "access, as a console byte by byte, neither helps."
-    )
+    text += [_FILTERS_PAY, _REFLECTION_PAYS, _CALLS_PAY]
     return tuple(text)

@@ -158,7 +158,14 @@ def test_io_costs() -> None:
     assert (filtered.exits, filtered.heavy) == (2, 1)
     polled = costs["polls", "filter lsr+pit"]
     assert (polled.exits, polled.heavy) == (2, 0)
-    assert costs["times", "ROM batching"].exits == 0
+    assert costs["times", "ROM, called"].exits == 0
+    # Reflected, a string instruction is one access. The ROM rings twice for each command.
+    for unit, commands in (("reads", 8), ("blocks", 1)):
+        reflected = costs[unit, "ROM, reflected"]
+        assert (reflected.exits - reflected.heavy, reflected.heavy) == (8 * commands, 2 * commands)
+        for how in ("called", "patched"):
+            cost = costs[unit, f"ROM, {how}"]
+            assert cost.exits == cost.heavy == 2 * commands
     for cost in costs.values():
         assert (cost.cost(NEHALEM).typical > 0) == (cost.exits > 0)
     one = NEHALEM.cost(Reason.IO, Weight.HEAVY)
