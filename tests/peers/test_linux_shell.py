@@ -185,6 +185,13 @@ def test_a_disk_is_read_through_reflection(shell: Shell, tmp_path: Path) -> None
         terminal = shell("batching", "--disk", str(disk), *options, initrd=str(initrd))
         terminal.type("dd if=/hda bs=4096 count=256 >/copy; md5sum </copy\n")
         terminal.expect(rf"\n{md5(content, usedforsecurity=False).hexdigest()}  -\n")
+        # Written elsewhere, and read back from the disk.
+        terminal.type("dd if=/copy of=/hda bs=4096 count=16 seek=100\n")
+        terminal.type(
+            "mkdir -p /proc; mount -t proc proc /proc; echo 3 >/proc/sys/vm/drop_caches\n"
+        )
+        terminal.type("dd if=/hda bs=4096 skip=100 count=16 >/back; md5sum </back\n")
+        terminal.expect(rf"\n{md5(content[:65536], usedforsecurity=False).hexdigest()}  -\n")
         terminal.type("reboot -f\n")
         terminal.expect("Restarting system")
         report = terminal.rest()
