@@ -20,7 +20,7 @@ from rombuilder.rom import Visibility
 from vmi.queue import DEFAULT_CAPACITY
 from vmm.core.errors import BadDescription
 from vmm.core.policy import POLICIES, policy_named
-from vmm.machine import DEFAULT_MEMORY, MachineDescription
+from vmm.description import DEFAULT_MEMORY, MachineDescription
 
 __all__ = ["Results", "compare", "run_suite"]
 

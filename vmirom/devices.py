@@ -13,10 +13,10 @@ from vmirom.output import plain_table, print_json, stderr, stdout
 from vmm.core.bus import PortBus
 from vmm.core.errors import BadDescription
 from vmm.core.timers import Timers
+from vmm.description import DEFAULT_MEMORY
 from vmm.deviceentries import DeviceEntry, device_entries
 from vmm.devices.ioapic import IOAPIC_ADDRESS, IoApic
 from vmm.devices.pluggable import Device, Option
-from vmm.machine import DEFAULT_MEMORY
 from vmm.pc import Pc
 
 __all__ = ["devices"]

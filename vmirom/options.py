@@ -15,10 +15,10 @@ from vmirom.gather import gather
 from vmm.core.errors import BadDescription
 from vmm.core.policy import POLICIES, policy_named
 from vmm.core.vm import MOST_CPUS
+from vmm.description import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, MachineDescription
 from vmm.deviceentries import plug_named
 from vmm.engines import EngineName
 from vmm.filters import load_filter
-from vmm.machine import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, MachineDescription
 
 __all__ = [
     "RomTuning",

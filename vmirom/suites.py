@@ -21,7 +21,7 @@ from vmirom.sweeps import Sweep, perform, policies_option, quick_option, sweep_o
 from vmm.core.errors import BadDescription
 from vmm.core.event import Reason
 from vmm.core.ledger import ReasonCount
-from vmm.machine import DEFAULT_MEMORY
+from vmm.description import DEFAULT_MEMORY
 
 __all__ = ["batching", "io", "linux", "paging"]
 

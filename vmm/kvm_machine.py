@@ -13,6 +13,7 @@ from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.policy import POLICIES
 from vmm.core.slots import MemorySlot, SlotList
 from vmm.core.timers import Timers
+from vmm.description import DEFAULT_MAX_INSTRUCTIONS, MachineDescription, check_memory, open_disk
 from vmm.devices.disk import DiskImage
 from vmm.engine.kvm.biosmemory import BiosMemory
 from vmm.engine.kvm.clock import HostClock
@@ -35,13 +36,7 @@ from vmm.firmware.pcbios import (
 from vmm.firmware.post import ROM_AREA_END, ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
 from vmm.layout import lay_out_memory
-from vmm.machine import (
-    DEFAULT_MAX_INSTRUCTIONS,
-    GDT,
-    MachineDescription,
-    check_memory,
-    open_disk,
-)
+from vmm.machine import GDT
 from vmm.pc import Pc
 from vmm.plugging import PluggedDevices
 from vmm.result import PhaseRecorder, Run, SoFar, collect_foreign, so_far
@@ -217,7 +212,7 @@ class KvmMachine:
             self.echo(line)
         if self.description.until and self.description.until in line:
             self.pc.end(Outcome(OutcomeKind.PASSED, f"the console printed {line!r}"))
-        self._phases.line(line, KVM_POLICY, self._counted)
+        self._phases.line(line, self._counted)
 
     def _interrupt_line(self, level: bool) -> None:  # noqa: FBT001 - a wire has a level
         self.processor.irq_pending = level

@@ -1,13 +1,14 @@
 """A machine put together from a plain description."""
 
+import hashlib
 import mmap
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from io import BytesIO
+from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from vmi.address import PAGE_SIZE, GuestPhysical
 from vmi.apstate import ApState
@@ -26,11 +27,11 @@ from vmm.core.ledger import Ledger
 from vmm.core.localapic import LocalApic
 from vmm.core.memory import GuestMemory
 from vmm.core.outcome import Outcome, OutcomeKind
-from vmm.core.policy import POLICIES, Policy
 from vmm.core.portfilters import PortFilters
 from vmm.core.processor import Activity, Processor
 from vmm.core.registerfile import RegisterFile
-from vmm.core.runloop import RunLoop
+from vmm.core.runloop import Limits, RunLoop
+from vmm.core.saved import BadState
 from vmm.core.sharedcpu import shared_callbacks
 from vmm.core.slots import MemorySlot
 from vmm.core.stop import Stop
@@ -38,42 +39,40 @@ from vmm.core.threadrun import ThreadedRun
 from vmm.core.timers import Timers
 from vmm.core.vcpu import Vcpu
 from vmm.core.vm import MOST_CPUS, Vm
-from vmm.devices.disk import DiskImage, Writes
+from vmm.description import (
+    MachineDescription,
+    check_memory,
+    open_disk,
+)
+from vmm.devices.disk import DiskImage
 from vmm.devices.ioapic import IOAPIC_ADDRESS
 from vmm.devices.ioapiclink import IoApicHere, IoApicHome, IoApicLink, IoApicProcess
 from vmm.devices.pluggable import Plug
 from vmm.engine.parallel import check_parallel
 from vmm.engine.unicorn import POOL_ADDRESS, WINDOW_ADDRESS, UnicornEngine
 from vmm.filters.attach import attach, attached
-from vmm.filters.program import FilterProgram
 from vmm.firmware.boot import BootPlan
 from vmm.firmware.guest import plan_guest
 from vmm.firmware.mptable import mp_tables
-from vmm.firmware.post import ROM_AREA_START, ShadowedRom, power_on_self_test
+from vmm.firmware.post import ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
-from vmm.layout import MOST_MEMORY, lay_out_memory
+from vmm.layout import lay_out_memory
+from vmm.machinestate import load_state, state_of
 from vmm.pc import Pc
 from vmm.plugging import PluggedDevices
 from vmm.recording import ExitSink, Recording
 from vmm.result import PhaseRecorder, Reflection, Run, SoFar, collect, event_totals, so_far
+from vmm.saveddescription import description_of, save_description
+from vmm.savedfile import Told, read_memory, read_saved, write_saved
 from vmm.timelimit import limited
 
 __all__ = [
-    "DEFAULT_MAX_INSTRUCTIONS",
-    "DEFAULT_MEMORY",
     "GDT",
     "Machine",
     "MachineDescription",
     "Run",
-    "check_memory",
-    "open_disk",
 ]
 
-DEFAULT_MEMORY = 64 << 20
-"""Bytes of RAM."""
-LEAST_MEMORY = 4 << 20
-DEFAULT_MAX_INSTRUCTIONS = 20_000_000_000
-"""After so many the run ends, as `LIMIT`."""
 
 _POOL_PAGES = 2048
 GDT = GuestPhysical(0x1000)
@@ -83,72 +82,19 @@ _CASCADE = 2
 _LINT1 = 1
 
 
+def _nobody(_text: str) -> None:
+    """Nobody listens."""
+
+
 @dataclass(frozen=True, slots=True)
-class MachineDescription:
-    """Everything that a run depends on; equal descriptions give equal counts.
+class SavedState:
+    """What a saved machine is to a new one; `missing` are devices that cannot be had here."""
 
-    `guest` is a Multiboot image, a Linux bzImage or a vmlinux, the latter two with
-    an `initrd`; `rom` a VMI ROM image or none, `memory` is in bytes, `rom_address`
-    where firmware puts the ROM. `backings` are names and sizes, in bytes, of memory that the guest
-    sees only where `set_memory` shows it. `disk` is an image for the first IDE drive, in a
-    file or as it is; what the guest writes to it is forgotten, unless `disk_writes` says
-    otherwise. The run is cut into phases where the console first prints one of `marks`.
-    `filters` see the reads of their ports before the devices do; with `reflect` a ROM that
-    can answers native accesses to the IDE channels' ports in the device's place. `devices`
-    are plugged in besides those of every PC. `check_shadow` compares every shadow entry
-    with the guest's tables at each exit, which is slow. `apic` shows the guest its local
-    APIC, which is hidden otherwise, an I/O APIC, and the tables that name them;
-    `ioapic_process` lets the I/O APIC live in a process of its own. Of `cpus` virtual CPUs
-    the first one starts the guest; with more than one they have APICs in any case, and with
-    `threads` each runs in a host thread of its own, in parallel: counts do not repeat then.
-    `seconds` of the host's time, where given, end the run, and so does a line of the
-    console with `until` in it.
-    """
-
-    guest: bytes
-    rom: bytes | None = None
-    command_line: str = ""
-    initrd: bytes | None = None
-    disk: Path | bytes | None = None
-    disk_writes: Writes = Writes.OVERLAY
-    memory: int = DEFAULT_MEMORY
-    backings: tuple[tuple[str, int], ...] = ()
-    policy: Policy = POLICIES[0]
-    rom_address: GuestPhysical = ROM_AREA_START
-    max_instructions: int = DEFAULT_MAX_INSTRUCTIONS
-    marks: tuple[str, ...] = ()
-    filters: tuple[FilterProgram, ...] = ()
-    reflect: bool = False
-    devices: tuple[Plug, ...] = ()
-    check_shadow: bool = False
-    apic: bool = False
-    ioapic_process: bool = False
-    cpus: int = 1
-    threads: bool = False
-    seconds: float | None = None
-    until: str = ""
-
-
-def check_memory(about: MachineDescription) -> None:
-    """Raise `BadDescription` unless the memory is of a size that a machine can have."""
-    if about.memory % PAGE_SIZE or not LEAST_MEMORY <= about.memory <= MOST_MEMORY:
-        raise BadDescription(
-            f"memory of {about.memory} bytes: expected whole pages, "
-            f"{LEAST_MEMORY >> 20}M to {MOST_MEMORY >> 20}M"
-        )
-
-
-def open_disk(about: MachineDescription) -> BinaryIO | None:
-    """The disk image as a file, for the caller to close; raises `BadDescription`."""
-    if about.disk is None:
-        return None
-    if isinstance(about.disk, bytes):
-        return BytesIO(about.disk)
-    through = about.disk_writes is Writes.THROUGH
-    try:
-        return about.disk.open("r+b") if through else about.disk.open("rb")
-    except OSError as error:
-        raise BadDescription(f"disk {str(about.disk)!r}: {error.strerror}") from None
+    path: Path
+    guest_sha256: str
+    state: dict[str, Any]
+    missing: tuple[str, ...]
+    tell: Told
 
 
 @dataclass(slots=True)
@@ -156,7 +102,8 @@ class Machine:
     """One machine, assembled and past POST, ready to run once.
 
     `echo` hears each line of the console. `interrupts` stands in for the PC's own
-    interrupt controllers; `timers` is where it can wait for virtual time.
+    interrupt controllers; `timers` is where it can wait for virtual time. With `saved`,
+    which `resume` gives it, it goes on as that says instead of starting the guest.
 
     Raises `BadDescription` for a description that cannot be, with the value in question, and
     `EngineFailure` where Unicorn is not what the monitor was built for.
@@ -166,6 +113,7 @@ class Machine:
     echo: Callable[[str], None] | None = None
     interrupts: InterruptController | None = None
     timers: Timers = field(default_factory=Timers)
+    saved: SavedState | None = None
     ram: mmap.mmap = field(init=False)
     memory: GuestMemory = field(init=False)
     engines: list[UnicornEngine] = field(init=False)
@@ -179,24 +127,30 @@ class Machine:
     pc: Pc = field(init=False)
     devices: PluggedDevices = field(init=False)
     filters: PortFilters = field(init=False, default_factory=PortFilters)
-    roms: list[ShadowedRom] = field(init=False)
+    roms: list[ShadowedRom] = field(init=False, default_factory=list)
     crew: Crew | None = field(init=False, default=None)
+    loop: RunLoop | ThreadedRun = field(init=False)
+    guest_sha256: str = field(init=False)
+    unknown: tuple[str, ...] = field(init=False, default=())
+    """What a saved machine had and this one has not, or the other way round."""
     _pool: mmap.mmap = field(init=False)
-    _loop: RunLoop | ThreadedRun = field(init=False)
-    _phases: PhaseRecorder = field(init=False)
+    phases: PhaseRecorder = field(init=False)
     _recording: Recording | None = field(init=False, default=None)
-    _checker: ShadowChecker | None = field(init=False, default=None)
+    checker: ShadowChecker | None = field(init=False, default=None)
     _disk: BinaryIO | None = field(init=False, default=None)
+    _left_early: Outcome | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         about = self.description
         check_memory(about)
         if not 1 <= about.cpus <= MOST_CPUS:
             raise BadDescription(f"{about.cpus} virtual CPUs: expected 1 to {MOST_CPUS}")
-        plan = plan_guest(about.guest, about.memory, about.command_line, about.initrd)
+        plan = None
+        if self.saved is None:
+            plan = plan_guest(about.guest, about.memory, about.command_line, about.initrd)
         if about.rom is not None:
             check_vmi_rom(about.rom)
-        self._phases = PhaseRecorder(about.marks)
+        self.phases = PhaseRecorder(about.marks)
         self.ram, self.memory = lay_out_memory(about.memory, about.backings)
         self._pool = mmap.mmap(-1, _POOL_PAGES * PAGE_SIZE)
         ports, memory_bus = PortBus(), MemoryBus()
@@ -227,19 +181,47 @@ class Machine:
         for vcpu in self.vm.vcpus:
             vcpu.devices.connect(memory_bus)
         attach(about.filters, ports, self.filters)
+        if plan is not None:
+            self._power_on(ports)
+            self._start(plan)
+        self._make_processors()
+        self._make_loop()
+        if self.saved is None:
+            self.guest_sha256 = hashlib.sha256(about.guest).hexdigest()
+        else:
+            self._load(self.saved)
+
+    def _make_loop(self) -> None:
+        if self.crew is None:
+            self.loop = RunLoop(
+                self.vm, self.processors, self.timers, self.pc, lambda: self.so_far().exits
+            )
+        else:
+            self.loop = ThreadedRun(self.vm, self.crew, self.processors, self.timers, self.pc)
+            self.vm.bind_crew()
+        if self._left_early is not None:
+            self._leave(self._left_early)
+
+    def _leave(self, outcome: Outcome) -> None:
+        """End the run where it can go on, or just end it where CPUs have threads."""
+        if isinstance(self.loop, RunLoop):
+            self.loop.leave(outcome)
+        else:
+            self.pc.end(outcome)
+
+    def _power_on(self, ports: PortBus) -> None:
+        """Let firmware find the ROM, and the CPUs know where it is."""
+        about = self.description
         self.roms = power_on_self_test(self.ram, self.memory, ports, self.pc.pci, about.rom_address)
         for rom in self.roms:
             if (rom.vendor, rom.device) == (VMI_VENDOR, VMI_DEVICE):
                 for vcpu in self.vm.vcpus:
                     vcpu.queue.allow(rom.address, rom.address + rom.size)
                     vcpu.meter.watch_rom(rom.address, rom.address + rom.size)
-        self._start(plan)
-        self._make_processors()
-        if self.crew is None:
-            self._loop = RunLoop(self.vm, self.processors, self.timers, self.pc)
-        else:
-            self._loop = ThreadedRun(self.vm, self.crew, self.processors, self.timers, self.pc)
-            self.vm.bind_crew()
+
+    @property
+    def _is_made(self) -> bool:
+        return hasattr(self, "loop")
 
     def _open_disk(self) -> DiskImage | None:
         self._disk = open_disk(self.description)
@@ -288,9 +270,9 @@ class Machine:
                 engine.connect(shared_callbacks(cell), cell.mmio_read, cell.mmio_write)
             vcpu.ports.filters = self.filters
         if about.check_shadow:
-            self._checker = ShadowChecker(self.vcpu)
+            self.checker = ShadowChecker(self.vcpu)
             for vcpu in self.vm.vcpus:
-                vcpu.after_exit = self._checker.check
+                vcpu.after_exit = self.checker.check
 
     def _make_ioapic(self, memory_bus: MemoryBus) -> None:
         self.ioapic_home = IoApicProcess() if self.description.ioapic_process else IoApicHere()
@@ -321,7 +303,7 @@ class Machine:
     def _make_clocks(self) -> None:
         """What the ROM's timer calls need: each CPU has its alarms, and its ways to get them."""
         for vcpu in self.vm.vcpus:
-            clock = GuestClock(self.timers, self.vcpu.meter.now, self.pc.power_on_ns)
+            clock = GuestClock(self.timers, self.vcpu.meter.now, self.pc.power_on_ns, self.memory)
             clock.wire(Wiring.IRQ0, self.pc.pulse_timer_line)
             if self.apics:
                 # A kernel that finds a local APIC asks for this one.
@@ -376,8 +358,12 @@ class Machine:
         if self.echo is not None:
             self.echo(line)
         if self.description.until and self.description.until in line:
-            self.pc.end(Outcome(OutcomeKind.PASSED, f"the console printed {line!r}"))
-        self._phases.line(line, self.description.policy, self.vm)
+            outcome = Outcome(OutcomeKind.PASSED, f"the console printed {line!r}")
+            if self._is_made:
+                self._leave(outcome)
+            else:
+                self._left_early = outcome
+        self.phases.line(line, self.vm)
 
     def _interrupt_line(self, level: bool) -> None:  # noqa: FBT001 - a wire has a level
         """The line of the PC's interrupt controllers changed."""
@@ -435,19 +421,118 @@ class Machine:
             self.close()
 
     def _run(self, watch: Callable[[int], None] | None, *, waits: bool) -> Run:
-        about = self.description
-        watch = limited(watch, about.seconds)
-        outcome = self._loop.run(about.max_instructions, watch, waits=waits)
+        outcome = self._go(watch, self.description.max_instructions, waits=waits)
         if self._recording is not None:
             self._recording.finish()
         return self.result(outcome)
+
+    def proceed(
+        self,
+        instructions: int | None = None,
+        exits: int | None = None,
+        virtual_ns: int | None = None,
+        watch: Callable[[int], None] | None = None,
+    ) -> Outcome:
+        """Run on, up to a limit: all instructions and exits so far, or virtual time in nanoseconds.
+
+        As `run`, but the machine stays: what comes next may be another `proceed`, `save`,
+        `run` or `close`, and counts are what they are without the stop. It stops at the
+        first block of code that would reach the limit; exits are looked at every
+        `vmm.core.runloop.EXITS_LOOK` instructions. The description's own limits hold as well.
+        Raises `BadDescription` where CPUs have threads.
+        """
+        self.vm.check_thread("proceed")
+        if self.crew is not None:
+            raise BadDescription("CPUs in threads: a run has no places to stop and go on")
+        most = self.description.max_instructions
+        most = most if instructions is None else min(most, instructions)
+        return self._go(watch, Limits(most, exits, virtual_ns))
+
+    def _go(
+        self, watch: Callable[[int], None] | None, limits: Limits | int, *, waits: bool = False
+    ) -> Outcome:
+        watch = limited(watch, self.description.seconds)
+        if isinstance(self.loop, RunLoop):
+            return self.loop.run(limits, watch, waits=waits)
+        return self.loop.run(self.description.max_instructions, watch, waits=waits)
+
+    # ---- saving
+
+    def save(self, path: Path, tell: Told | None = None) -> int:
+        """Save the machine to a file, to be resumed from; answers the file's size in bytes.
+
+        Between two runs, in the thread of the CPUs; the run may go on afterwards as if it
+        had not been saved. The file is written whole or not at all. Raises
+        `BadDescription` for a guest that has ended, and where the file cannot be written.
+        """
+        self.vm.check_thread("save")
+        if self.crew is not None:
+            raise BadDescription("a machine whose CPUs run in threads cannot be saved")
+        if self.description.reflect:
+            raise BadDescription("a machine whose ROM takes exits reflected to it cannot be saved")
+        if self.pc.outcome is not None:
+            raise BadDescription(f"the guest has ended, {self.pc.outcome}: nothing to resume")
+        about, now = self.description, self.so_far()
+        head = {
+            "made_by": f"vmirom {version('vmirom')}",
+            "engine": "unicorn",
+            "guest": {"sha256": self.guest_sha256},
+            "instructions": now.instructions,
+            "virtual_ns": now.virtual_ns,
+            "exits": now.exits,
+            "description": save_description(about, self._disk),
+            "state": state_of(self),
+        }
+        return write_saved(path, head, self.ram, tell or _nobody)
+
+    @classmethod
+    def resume(
+        cls,
+        path: Path,
+        echo: Callable[[str], None] | None = None,
+        *,
+        disk: Path | None = None,
+        devices: Iterable[Plug] = (),
+        tell: Told | None = None,
+        **limits: Any,
+    ) -> "Machine":
+        """The machine that was saved to a file, ready to run on.
+
+        Its counts go on from where they were. `disk` says where the disk's image is now;
+        `devices` stand in for plugged-in devices of the same names that no installed package has.
+        `limits` are `max_instructions`, `seconds` and `until`, as in `MachineDescription`.
+        `unknown` then names what is not on both sides: registers and devices.
+
+        Raises `BadDescription`, and there is no machine, for a file that is damaged, is none,
+        or is of a newer version, and for a disk image that has changed.
+        """
+        head = read_saved(path)
+        resumed = description_of(head, disk, devices)
+        saved = SavedState(
+            path, resumed.guest_sha256, head["state"], resumed.missing, tell or _nobody
+        )
+        return cls(replace(resumed.description, **limits), echo, saved=saved)
+
+    def _load(self, saved: SavedState) -> None:
+        try:
+            read_memory(saved.path, self.ram, saved.tell)
+            unknown = load_state(self, saved.state)
+        except BadState as error:
+            self.close()
+            raise BadDescription(f"saved machine {str(saved.path)!r}: {error}") from None
+        except BaseException:
+            self.close()
+            raise
+        self.guest_sha256 = saved.guest_sha256
+        missing = (f"device {name}" for name in saved.missing)
+        self.unknown = tuple(dict.fromkeys((*unknown, *missing)))
 
     # ---- calls from any thread, carried out between two instructions
 
     def stop(self) -> None:
         """End the run, as `INTERRUPTED`, with what was counted so far; from any thread."""
-        if isinstance(self._loop, ThreadedRun):
-            self._loop.stop()
+        if isinstance(self.loop, ThreadedRun):
+            self.loop.stop()
         else:
             self.vm.post(self._interrupted)
 
@@ -531,12 +616,12 @@ class Machine:
             self.vm,
             about.policy,
             outcome,
-            guest=about.guest,
+            guest_sha256=self.guest_sha256,
             rom=about.rom,
             memory=self.ram,
             console=self.pc.console,
-            phases=self._phases.finish(about.policy, self.vm),
+            phases=self.phases.finish(about.policy, self.vm),
             filters=attached(about.filters, self.filters),
             reflection=self._reflection() if about.reflect else None,
-            checked=0 if self._checker is None else self._checker.entries,
+            checked=0 if self.checker is None else self.checker.entries,
         )

@@ -1,11 +1,24 @@
 """The devices of one PC, plugged into a port bus."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
 from vmi.address import Port
 from vmm.core.bus import PortBus, PortDevice
 from vmm.core.outcome import Outcome, OutcomeKind
+from vmm.core.saved import (
+    CUSTOM,
+    FLAG,
+    PART,
+    BadState,
+    Fields,
+    Text,
+    Timer,
+    Value,
+    load_object,
+    save_object,
+)
 from vmm.core.timers import Timers
 from vmm.devices.chipset import HostBridge, IdeFunction
 from vmm.devices.console import DEBUG_PORT, DebugConsole
@@ -75,6 +88,20 @@ class Pc:
     data of a message-signalled interrupt, the IDE function can send them.
     """
 
+    SAVED = Fields(
+        {
+            CUSTOM: "_lines _reset _wires parts",
+            Text(most=1 << 20): "_panic",
+            FLAG: "_given_up",
+            Timer("_give_up"): "_last_words",
+            PART: "_serial",
+        },
+        wiring="_on_line _on_end _timers _now _ioapic _owners",
+        elsewhere="interrupts pci exit_port debug uart ide",
+        derived="unknown_parts",
+        host="on_serial",
+    )
+
     def __init__(
         self,
         ports: PortBus,
@@ -91,6 +118,7 @@ class Pc:
         message: Callable[[int, int], object] | None = None,
     ) -> None:
         self._lines: list[str] = []
+        self._last_words: int | None = None
         self._on_line = on_line
         self._on_end = on_end
         self._reset: Outcome | None = None
@@ -103,6 +131,8 @@ class Pc:
         self._wires: dict[int, InterruptLine] = {}
         self._owners: dict[int, str] = {}
         self.parts: list[Part] = []
+        self.unknown_parts: tuple[str, ...] = ()
+        """Devices of a saved machine that this one has not, and of this one that that had not."""
         self.pci = PciHost()
         self.exit_port = ExitPort()
         self.exit_port.on_exit = on_end
@@ -188,6 +218,49 @@ class Pc:
             self.parts.append(Part(name, device, lines=lines))
         self.parts[-1].ports.append(ports)
 
+    # ---- state, for `vmm.core.saved`
+
+    def _save_lines(self) -> list[str]:
+        """What the console has printed."""
+        return list(self._lines)
+
+    def _load_lines(self, value: list[str]) -> None:
+        """The same."""
+        self._lines = [str(line) for line in value]
+
+    def _save_reset(self) -> list[str] | None:
+        """How the machine was ended."""
+        return None if self._reset is None else [str(text) for text in astuple(self._reset)]
+
+    def _load_reset(self, value: list[str] | None) -> None:
+        """The same."""
+        self._reset = None if value is None else Outcome(OutcomeKind(value[0]), str(value[1]))
+
+    def _save_wires(self) -> dict[str, Value]:
+        """The interrupt requests' wires."""
+        return {str(irq): save_object(wire) for irq, wire in self._wires.items()}
+
+    def _load_wires(self, value: dict[str, Any]) -> None:
+        """The same; wires come into being when somebody asks for them."""
+        for irq, state in value.items():
+            if int(irq) not in range(16) or int(irq) == _CASCADE:
+                raise ValueError(f"interrupt request {irq}")
+            load_object(self.wire(int(irq)), state)
+
+    def _save_parts(self) -> dict[str, Value]:
+        """The devices, by name."""
+        return {part.name: save_object(part.device) for part in self.parts}
+
+    def _load_parts(self, value: dict[str, Any]) -> None:
+        """The same; one that is not on both sides is as after power-on, and reported."""
+        parts = {part.name: part.device for part in self.parts}
+        for name in parts.keys() & value.keys():
+            try:
+                load_object(parts[name], value[name])
+            except BadState as error:
+                raise BadState(f"{name}: {error}") from None
+        self.unknown_parts = tuple(sorted(parts.keys() ^ value.keys()))
+
     def pulse_timer_line(self) -> None:
         """A rising edge on interrupt request 0: an alarm that the ROM was asked for."""
         line = self.wire(_IRQ_TIMER)
@@ -231,7 +304,7 @@ class Pc:
         if _PANIC in text and not self._panic:
             self._panic = text[text.index(_PANIC) :]
             # Linux has more to say, but unless told to reboot it never ends by itself.
-            self._timers.at(self._now() + _LAST_WORDS_NS, self._give_up)
+            self._last_words = self._timers.at(self._now() + _LAST_WORDS_NS, self._give_up)
         self._on_line(text)
 
     def _give_up(self) -> None:

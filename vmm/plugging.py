@@ -29,16 +29,41 @@ class _Slot(Board):
         self._name = name
         self._outside = outside
         self.lines: dict[int, InterruptLine] = {}
+        self._keys: set[int] = set()
+        self._saved: list[list[int]] = []
+
+    def pending(self) -> list[list[int]]:
+        """When each of the device's timers is due, and its key."""
+        timers = self._outside.timers
+        found = [(timers.due(key), key) for key in sorted(self._keys)]
+        return [[when, key] for when, key in found if when is not None]
+
+    def expect(self, timers: list[list[int]]) -> None:
+        """The device will set these again: equal times then keep their order."""
+        self._saved = [list(timer) for timer in timers]
 
     def now(self) -> int:
         return self._outside.now()
 
     def at(self, when: int, callback: Callable[[], None]) -> int:
-        return self._outside.timers.at(
-            when, lambda: guarded(self._name, f"timer at {when} ns", callback)
-        )
+        timers = self._outside.timers
+
+        def due() -> None:
+            self._keys.discard(key)
+            guarded(self._name, f"timer at {when} ns", callback)
+
+        again = next((timer for timer in self._saved if timer[0] == when), None)
+        if again is None:
+            key = timers.at(when, due)
+        else:
+            self._saved.remove(again)
+            timers.restore(again, due)
+            key = again[1]
+        self._keys.add(key)
+        return key
 
     def cancel(self, key: int) -> None:
+        self._keys.discard(key)
         self._outside.timers.cancel(key)
 
     def line(self, irq: int) -> InterruptLine:
@@ -76,6 +101,7 @@ class PluggedDevices:
         self._memory_bus = memory_bus
         self._memory = memory
         self._devices: dict[str, Device] = {}
+        self._slots: dict[str, _Slot] = {}
 
     def plug_in(self, plugs: Iterable[Plug]) -> None:
         """Make the devices and put them on their ports, addresses and lines.
@@ -109,6 +135,7 @@ class PluggedDevices:
         except (TypeError, ValueError) as error:
             raise BadDescription(f"device {name}: {error}") from None
         self._devices[name] = device
+        self._slots[name] = slot
 
     def _register_memory(self, addresses: range, guard: GuardedDevice, name: str) -> None:
         if self._memory_bus is None:
@@ -154,6 +181,26 @@ class PluggedDevices:
         for name, device in self._devices.items():
             state = states[name]
             guarded(name, "loading its state", partial(device.load, state))
+
+    def save_all(self) -> dict[str, dict[str, Any]]:
+        """Each device's state with its timers, for a machine that is saved whole."""
+        return {
+            name: {"state": state, "timers": self._slots[name].pending()}
+            for name, state in self.save().items()
+        }
+
+    def load_all(self, states: Mapping[str, Any]) -> list[str]:
+        """Give each device what `save_all` told; answers which are not on both sides.
+
+        Those here are then as after power-on. Raises `DeviceFailure` for one that does not
+        take its state.
+        """
+        for name in self._devices.keys() & states.keys():
+            slot, state = self._slots[name], states[name]["state"]
+            slot.expect(states[name]["timers"])
+            guarded(name, "loading its state", partial(self._devices[name].load, state))
+            slot.expect([])
+        return [f"device {name}" for name in sorted(self._devices.keys() ^ states.keys())]
 
 
 def check_options(plug: Plug) -> dict[str, Option]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import groupby
 
-__all__ = ["checksum", "guest_ram"]
+__all__ = ["checksum", "guest_ram", "touched_ranges"]
 
 _PAGEMAP = "/proc/self/pagemap"
 _PRESENT = 1 << 63
@@ -48,6 +48,13 @@ def checksum(memory: mmap.mmap) -> int:
         for touched, start, end in _stretches(memory):
             crc = zlib.crc32(view[start:end], crc) if touched else _append_zeroes(crc, end - start)
     return crc
+
+
+def touched_ranges(memory: mmap.mmap) -> Iterator[tuple[int, int]]:
+    """(first byte, byte behind the last) of what may hold anything but zeroes, in order."""
+    for touched, start, end in _stretches(memory):
+        if touched:
+            yield start, end
 
 
 def _stretches(memory: mmap.mmap) -> Iterator[tuple[bool, int, int]]:

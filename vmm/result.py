@@ -5,7 +5,7 @@ import mmap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from vmi.calls import call_numbered
 from vmm.core.blocks import BlockMeter
@@ -14,6 +14,7 @@ from vmm.core.event import REASON_OF, Event
 from vmm.core.ledger import Ledger, Place, describe
 from vmm.core.outcome import Outcome
 from vmm.core.policy import Policy
+from vmm.core.saved import CUSTOM, VIRTUAL_TIME, Fields
 from vmm.core.vcpu import Vcpu
 from vmm.core.vm import Vm
 from vmm.filters.attach import AttachedFilter
@@ -145,46 +146,91 @@ class Counted(Protocol):
         ...
 
 
+EventCounts = dict[Event, tuple[int, int]]
+"""{event: (all, of which heavy)}."""
+
+
+def _by_name(counts: EventCounts) -> dict[str, list[int]]:
+    return {event.name: list(count) for event, count in counts.items()}
+
+
+def _by_event(counts: dict[str, list[int]]) -> EventCounts:
+    return {Event[name]: (int(count), int(heavy)) for name, (count, heavy) in counts.items()}
+
+
 class PhaseRecorder:
     """Cuts a run into phases at texts that the console prints, each the first time only."""
 
+    SAVED = Fields(
+        {
+            CUSTOM: "_marks _phases _totals",
+            VIRTUAL_TIME: "_instructions _virtual_ns",
+        }
+    )
+
     def __init__(self, marks: tuple[str, ...]) -> None:
         self._marks = list(marks)
-        self._phases: list[Phase] = []
+        self._phases: list[tuple[str, int, int, EventCounts]] = []
         self._totals: dict[Event, tuple[int, int]] = {}
         self._instructions = 0
         self._virtual_ns = 0
 
-    def line(self, text: str, policy: Policy, vm: Counted) -> None:
+    def line(self, text: str, vm: Counted) -> None:
         """The console printed a line."""
         for mark in self._marks:
             if mark in text:
                 self._marks.remove(mark)
-                self._cut(mark, policy, vm)
+                self._cut(mark, vm)
                 return
 
     def finish(self, policy: Policy, vm: Counted) -> tuple[Phase, ...]:
         """All phases, with the rest of the run as the last one; none without marks."""
-        if self._phases:
-            self._cut("the end", policy, vm)
-        return tuple(self._phases)
+        phases = [*self._phases, self._since("the end", vm)] if self._phases else []
+        return tuple(
+            Phase(mark, instructions, virtual_ns, Ledger.from_counts(policy, counts, (), 0))
+            for mark, instructions, virtual_ns, counts in phases
+        )
 
-    def _cut(self, mark: str, policy: Policy, vm: Counted) -> None:
+    def _save_marks(self) -> list[str]:
+        """For `vmm.core.saved`."""
+        return list(self._marks)
+
+    def _load_marks(self, value: list[str]) -> None:
+        """The same."""
+        self._marks = [str(mark) for mark in value]
+
+    def _save_phases(self) -> list[Any]:
+        """For `vmm.core.saved`."""
+        return [[*row, _by_name(counts)] for *row, counts in self._phases]
+
+    def _load_phases(self, value: list[Any]) -> None:
+        """The same."""
+        self._phases = [
+            (str(mark), int(instructions), int(virtual_ns), _by_event(counts))
+            for mark, instructions, virtual_ns, counts in value
+        ]
+
+    def _save_totals(self) -> dict[str, list[int]]:
+        """For `vmm.core.saved`."""
+        return _by_name(self._totals)
+
+    def _load_totals(self, value: dict[str, list[int]]) -> None:
+        """The same."""
+        self._totals = _by_event(value)
+
+    def _since(self, mark: str, vm: Counted) -> tuple[str, int, int, EventCounts]:
+        """What happened since the last mark."""
         totals = event_totals(vm.vcpus)
         since = {
             event: (count - self._before(event)[0], heavy - self._before(event)[1])
             for event, (count, heavy) in totals.items()
             if count > self._before(event)[0]
         }
-        self._phases.append(
-            Phase(
-                mark,
-                vm.instructions - self._instructions,
-                vm.now() - self._virtual_ns,
-                Ledger.from_counts(policy, since, (), 0),
-            )
-        )
-        self._totals = totals
+        return mark, vm.instructions - self._instructions, vm.now() - self._virtual_ns, since
+
+    def _cut(self, mark: str, vm: Counted) -> None:
+        self._phases.append(self._since(mark, vm))
+        self._totals = event_totals(vm.vcpus)
         self._instructions = vm.instructions
         self._virtual_ns = vm.now()
 
@@ -246,7 +292,7 @@ def collect(
     policy: Policy,
     outcome: Outcome,
     *,
-    guest: bytes,
+    guest_sha256: str,
     rom: bytes | None,
     memory: mmap.mmap,
     console: str,
@@ -275,7 +321,7 @@ def collect(
         console=console,
         complaints=tuple(line for vcpu in vcpus for line in vcpu.doorbell.complaints),
         rom_sha256=None if rom is None else hashlib.sha256(rom).hexdigest(),
-        guest_sha256=hashlib.sha256(guest).hexdigest(),
+        guest_sha256=guest_sha256,
         memory_crc=checksum(memory),
         registers=_registers(vm.current),
         latest=_latest(vm.current.counters),

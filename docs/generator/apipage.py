@@ -20,7 +20,13 @@ from generator.examples import ROOT
 from generator.markdown import member_docs, table
 
 CHAPTERS: dict[str, tuple[str, ...]] = {
-    "Machines": ("vmm.machine", "vmm.engines", "vmm.kvm_machine", "vmm.core.vm"),
+    "Machines": (
+        "vmm.machine",
+        "vmm.description",
+        "vmm.engines",
+        "vmm.kvm_machine",
+        "vmm.core.vm",
+    ),
     "Results": ("vmm.result", "vmm.core.outcome", "vmm.core.ledger", "vmm.core.event"),
     "Virtual CPUs": ("vmm.core.processor", "vmm.core.latestexit", "vmi.apstate"),
     "Registers": ("vmm.core.registerfile", "vmm.core.registerids"),
@@ -62,7 +68,10 @@ INTERNAL = (
     "vmm.engine",
     "vmm.filters",
     "vmm.firmware",
+    "vmm.machinestate",
     "vmm.pc",
+    "vmm.saveddescription",
+    "vmm.savedfile",
     "vmm.timelimit",
 )
 """Below these, what no chapter lists is the monitor's own."""

@@ -11,6 +11,7 @@ from vmm.core.apicmessage import (
     message_signalled,
 )
 from vmm.core.localapic import LocalApic
+from vmm.core.saved import U32, Fields
 
 __all__ = ["ApicBus"]
 
@@ -25,6 +26,11 @@ class ApicBus:
     What it delivers takes effect before it returns. It takes no lock: where processors
     run at the same time, their machine lets one in after the other.
     """
+
+    SAVED = Fields(
+        {U32: "_latest"},
+        wiring="_locals _listeners",
+    )
 
     def __init__(self) -> None:
         self._locals: list[LocalApic] = []

@@ -4,12 +4,12 @@ from vmm.core.apicvectors cimport ApicVectors
 from vmm.core.memory cimport GuestMemory
 
 cdef class ApicInterrupts:
-    cdef ApicVectors vectors
-    cdef LocalVectorTable table
-    cdef ApicTimer timer
+    cdef public ApicVectors vectors
+    cdef public LocalVectorTable table
+    cdef public ApicTimer timer
     cdef GuestMemory memory
-    cdef unsigned int eoi_address
-    cdef bint eoi_promised
+    cdef public unsigned int eoi_address
+    cdef public bint eoi_promised
     cdef readonly unsigned int initial_id
     cdef readonly bint boot
     cdef object bus
@@ -18,17 +18,17 @@ cdef class ApicInterrupts:
     cdef public object on_nmi
     cdef public object on_init
     cdef public object on_startup
-    cdef bint external_wanted
-    cdef readonly bint pending
-    cdef readonly unsigned int base
-    cdef readonly unsigned int id
-    cdef unsigned int ldr
-    cdef unsigned int dfr
-    cdef unsigned int svr
-    cdef unsigned int esr
-    cdef unsigned int errors
-    cdef unsigned int icr_low
-    cdef unsigned int icr_high
+    cdef public bint external_wanted
+    cdef public bint pending
+    cdef public unsigned int base
+    cdef public unsigned int id
+    cdef public unsigned int ldr
+    cdef public unsigned int dfr
+    cdef public unsigned int svr
+    cdef public unsigned int esr
+    cdef public unsigned int errors
+    cdef public unsigned int icr_low
+    cdef public unsigned int icr_high
 
     cdef int publish(self) except -1
     cpdef bint is_on(self) noexcept

@@ -1,8 +1,8 @@
 cdef class LocalVectorTable:
     cdef object accept
-    cdef unsigned int[::1] lvt
+    cdef public unsigned int[::1] lvt
     cdef unsigned int[::1] writable
-    cdef unsigned int[::1] wires
+    cdef public unsigned int[::1] wires
 
     cdef int mask_all(self, bint clear) except -1
     cdef bint write(self, unsigned int number, unsigned int value, bint keep_masked) except? True

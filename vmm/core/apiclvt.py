@@ -9,6 +9,7 @@ from array import array
 import cython
 
 from vmm.core.apicmessage import DeliveryMode
+from vmm.core.saved import ARRAY, Fields
 
 MASKED = cython.declare(cython.uint, 0x10000)
 LEVEL_TRIGGERED = cython.declare(cython.uint, 0x8000)
@@ -35,6 +36,11 @@ class LocalVectorTable:
 
     `accept(delivery, vector, level)` takes the interrupts, and answers whether it did.
     """
+
+    SAVED = Fields(
+        {ARRAY: "lvt wires"},
+        wiring="accept writable",
+    )
 
     def __init__(self, accept):
         self.accept = accept

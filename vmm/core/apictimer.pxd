@@ -2,17 +2,17 @@ from vmm.core.apiclvt cimport LocalVectorTable
 
 cdef class ApicTimer:
     cdef LocalVectorTable table
-    cdef object timers
+    cdef public object timers
     cdef object now
-    cdef bint is_on
-    cdef object key
-    cdef unsigned int divide
-    cdef unsigned int initial
-    cdef unsigned long long left
-    cdef unsigned long long started
-    cdef unsigned long long fired
-    cdef unsigned long long deadline
-    cdef unsigned long long due
+    cdef public bint is_on
+    cdef public object key
+    cdef public unsigned int divide
+    cdef public unsigned int initial
+    cdef public unsigned long long left
+    cdef public unsigned long long started
+    cdef public unsigned long long fired
+    cdef public unsigned long long deadline
+    cdef public unsigned long long due
 
     cdef int clear(self) except -1
     cdef int stop(self) except -1

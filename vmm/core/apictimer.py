@@ -8,6 +8,7 @@ import cython
 
 from vmm.core.apiclvt import LocalVectorTable
 from vmm.core.apicmessage import DeliveryMode
+from vmm.core.saved import FLAG, U32, U64, Fields, Timer
 
 TIMER = cython.declare(cython.uint, 0)
 FIXED = cython.declare(cython.uint, DeliveryMode.FIXED)
@@ -27,6 +28,16 @@ class ApicTimer:
     `timers` and `now` are virtual time, in nanoseconds. `is_on` is false while
     IA32_APIC_BASE switches the APIC off: nothing expires then.
     """
+
+    SAVED = Fields(
+        {
+            Timer("expired", "timers"): "key",
+            U32: "divide initial",
+            U64: "left started fired deadline due",
+            FLAG: "is_on",
+        },
+        wiring="table timers now",
+    )
 
     def __init__(self, table: LocalVectorTable, timers, now):
         self.table = table

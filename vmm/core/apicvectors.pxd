@@ -1,8 +1,8 @@
 cdef class ApicVectors:
-    cdef unsigned int[::1] isr
-    cdef unsigned int[::1] irr
-    cdef unsigned int[::1] tmr
-    cdef unsigned int tpr
+    cdef public unsigned int[::1] isr
+    cdef public unsigned int[::1] irr
+    cdef public unsigned int[::1] tmr
+    cdef public unsigned int tpr
 
     cdef int clear(self) except -1
     cdef int top(self, unsigned int[::1] bits) except -2

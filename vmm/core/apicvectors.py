@@ -8,6 +8,8 @@ from array import array
 
 import cython
 
+from vmm.core.saved import ARRAY, U32, Fields
+
 
 @cython.cfunc
 @cython.inline
@@ -26,6 +28,10 @@ class ApicVectors:
 
     Vectors are 0 to 255, priorities as TPR has them.
     """
+
+    SAVED = Fields(
+        {ARRAY: "isr irr tmr", U32: "tpr"},
+    )
 
     def __init__(self):
         self.isr = array("I", bytes(32))

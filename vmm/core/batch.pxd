@@ -7,21 +7,21 @@ cdef class BatchQueue:
     cdef GuestPaging paging
     cdef ShadowMmu shadow
     cdef public object peers
-    cdef unsigned int header
-    cdef unsigned int first_header
+    cdef public unsigned int header
+    cdef public unsigned int first_header
     cdef readonly unsigned int index
-    cdef bint has_home
-    cdef unsigned int capacity
-    cdef unsigned int fault_page
-    cdef unsigned int fault_entry
-    cdef unsigned int image_start
-    cdef unsigned int image_end
-    cdef readonly bint attached
+    cdef public bint has_home
+    cdef public unsigned int capacity
+    cdef public unsigned int fault_page
+    cdef public unsigned int fault_entry
+    cdef public unsigned int image_start
+    cdef public unsigned int image_end
+    cdef public bint attached
     cdef public unsigned int offered
-    cdef readonly unsigned long long updates
-    cdef readonly unsigned long long notices
-    cdef readonly unsigned long long drains
-    cdef readonly unsigned int largest
+    cdef public unsigned long long updates
+    cdef public unsigned long long notices
+    cdef public unsigned long long drains
+    cdef public unsigned int largest
 
     cdef unsigned int depth(self) except? 0xFFFFFFFE
     cpdef int drain(self) except -1

@@ -12,6 +12,8 @@ from vmi.queue import (
     CURTAIN_END,
     DRAINED,
     FAULT_PAGE_VALID,
+    HEADER_SIZE,
+    MAX_CAPACITY,
     NO_FAULT_PAGE,
     Ability,
     HeaderField,
@@ -21,6 +23,7 @@ from vmi.queue import (
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 from vmm.core.queueregion import QueueRefused, check_region
+from vmm.core.saved import FLAG, U32, U64, BadState, Fields
 from vmm.core.shadow import ShadowMmu
 
 COUNT_OFFSET = cython.declare(cython.uint, HeaderField.COUNT)
@@ -55,6 +58,16 @@ class BatchQueue:
     counts the entries that were announced through the queue, `notices` all records,
     `drains` the drains that found any, `largest` the most records in one of them.
     """
+
+    SAVED = Fields(
+        {
+            U32: "header first_header capacity image_start image_end fault_page fault_entry "
+            "largest",
+            U64: "updates notices drains",
+            FLAG: "attached has_home",
+        },
+        wiring="memory paging shadow offered index peers",
+    )
 
     def __init__(self, memory: GuestMemory, paging: GuestPaging, shadow: ShadowMmu, offered, index):
         self.memory = memory
@@ -140,6 +153,20 @@ class BatchQueue:
     def is_in_image(self, start, size):
         """Does it lie inside the ROM image, whole?"""
         return bool(self.image_start <= start and start + size <= self.image_end)
+
+    def _check_saved(self):
+        """What `attach` and `check_region` see to, as far as the drain relies on it."""
+        if not self.image_start <= self.image_end <= self.memory.size:
+            raise BadState(f"a ROM at {self.image_start:#x}-{self.image_end:#x}")
+        if self.attached:
+            end = self.header + HEADER_SIZE + 4 * self.capacity
+            if not (
+                1 <= self.capacity <= MAX_CAPACITY
+                and self.image_start <= self.first_header <= self.header
+                and end <= self.image_end
+                and not (self.header | self.first_header) & 3
+            ):
+                raise BadState(f"a queue of {self.capacity} records at {self.header:#x}")
 
     def location(self):
         """Guest-physical address and capacity of the attached queue."""

@@ -10,33 +10,33 @@ cdef class BlockMeter:
     cdef GuestPaging paging
     cdef unsigned char[::1] code
     cdef LengthDecoder decoder
-    cdef unsigned long long[::1] blocks
-    cdef unsigned short[::1] offsets
-    cdef unsigned int used
+    cdef public unsigned long long[::1] blocks
+    cdef public unsigned short[::1] offsets
+    cdef public unsigned int used
     cdef public unsigned int most
-    cdef unsigned int offsets_used
-    cdef long long[::1] hot
+    cdef public unsigned int offsets_used
+    cdef public long long[::1] hot
     cdef size_t hot_address
-    cdef unsigned long long ceiling
+    cdef public unsigned long long ceiling
     cdef unsigned int new_size
-    cdef unsigned int left_role
-    cdef bint left_entry
-    cdef bint counted_call
-    cdef unsigned int call_slot
-    cdef unsigned long long call_began
-    cdef bint unknown
-    cdef unsigned int watched
-    cdef unsigned int asked
-    cdef unsigned int rom_start
-    cdef unsigned int rom_end
-    cdef unsigned int in_call
+    cdef public unsigned int left_role
+    cdef public bint left_entry
+    cdef public bint counted_call
+    cdef public unsigned int call_slot
+    cdef public unsigned long long call_began
+    cdef public bint unknown
+    cdef public unsigned int watched
+    cdef public unsigned int asked
+    cdef public unsigned int rom_start
+    cdef public unsigned int rom_end
+    cdef public unsigned int in_call
     cdef public unsigned long long charged_ns
     cdef public unsigned long long elsewhere_ns
-    cdef unsigned long long booked
-    cdef unsigned long long[::1] call_count
-    cdef unsigned long long[::1] call_instructions
-    cdef object answers
-    cdef set returns
+    cdef public unsigned long long booked
+    cdef public unsigned long long[::1] call_count
+    cdef public unsigned long long[::1] call_instructions
+    cdef public object answers
+    cdef public set returns
 
     cdef unsigned long long count(self) noexcept nogil
     cdef void arm(self, unsigned long long limit, unsigned long long deadline, bint look) noexcept nogil

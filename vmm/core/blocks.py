@@ -22,12 +22,14 @@ from array import array
 
 import cython
 
+from vmi.address import GuestVirtual
 from vmi.header import GET_RELOC, VMI_INIT
 from vmi.relocation import RelocationAnswer, RelocationKind
 from vmm.core.cpustate import CpuState
 from vmm.core.lengths import LengthDecoder
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
+from vmm.core.saved import ARRAY, CUSTOM, FLAG, U32, U64, VIRTUAL_TIME, BadState, Fields
 from vmm.core.strings import string_kind
 
 SLOTS = cython.declare(cython.uint, 1 << 16)
@@ -94,6 +96,20 @@ NS_PER_INSTRUCTION = cython.declare(cython.ulonglong, 1)
 class BlockMeter:
     """The instruction count of one CPU, and the machine's clock while that CPU runs."""
 
+    SAVED = Fields(
+        {
+            ARRAY: "blocks offsets call_count call_instructions",
+            U32: "used offsets_used left_role watched asked rom_start rom_end in_call call_slot",
+            U64: "call_began",
+            FLAG: "left_entry counted_call unknown",
+            VIRTUAL_TIME: "charged_ns elsewhere_ns booked",
+            CUSTOM: "hot answers returns",
+        },
+        wiring="cpu memory paging decoder most hot_address",
+        derived="ceiling",
+        transient="code new_size",
+    )
+
     def __init__(self, cpu: CpuState, memory: GuestMemory, paging: GuestPaging):
         self.cpu = cpu
         self.memory = memory
@@ -158,6 +174,63 @@ class BlockMeter:
             left = min(end - count, MOST_LEFT)
         self.hot[LEFT] = left
         self.ceiling = count + left
+
+    def _save_answers(self):
+        """For `vmm.core.saved`: get_reloc's answers by call number."""
+        return [
+            [number, int(answer.kind), int(answer.address)]
+            for number, answer in self.answers.items()
+        ]
+
+    def _load_answers(self, value):
+        """The same."""
+        self.answers = {}
+        for number, kind, address in value:
+            if not 0 <= number < CALLS or not 0 <= address <= LOW_32:
+                raise ValueError(f"call {number} at {address:#x}")
+            self.answers[number] = RelocationAnswer(RelocationKind(kind), GuestVirtual(address))
+
+    def _save_hot(self):
+        """For `vmm.core.saved`: the instructions so far, the latest block, those of the ROM."""
+        return [int(self.count()), int(self.hot[SLOT]), int(self.hot[ROM])]
+
+    def _load_hot(self, value):
+        """The same; the next block is looked at."""
+        instructions, slot, rom = value
+        if not 0 <= rom <= instructions < 1 << 60 or not 0 <= slot <= NO_BLOCK:
+            raise ValueError(f"{instructions} instructions, block {slot}")
+        self.hot[LEFT] = 0
+        self.hot[SLOT] = slot
+        self.hot[ROM] = rom
+        self.ceiling = instructions
+
+    def _save_returns(self):
+        """For `vmm.core.saved`."""
+        return sorted(self.returns)
+
+    def _load_returns(self, value):
+        """The same."""
+        self.returns = {int(address) for address in value}
+
+    def _check_saved(self):
+        """A table with room, whose blocks have instructions, offsets and calls that there are."""
+        blocks = memoryview(self.blocks)
+        used = 0
+        for slot in range(SLOTS):
+            if blocks[2 * slot]:
+                used += 1
+                facts = blocks[2 * slot + 1]
+                count = facts & 0xFFFF
+                if (
+                    not count
+                    or (facts >> OFFSETS_SHIFT) + count > self.offsets_used
+                    or (facts >> CALL_SHIFT) & 0xFF > ROWS
+                ):
+                    raise BadState(f"block {blocks[2 * slot]:#x} with {facts:#x}")
+        if used != self.used or used > SLOTS_LIMIT or self.offsets_used > OFFSETS:
+            raise BadState(f"{used} blocks, {self.used} said, {self.offsets_used} offsets")
+        if self.in_call >= ROWS:
+            raise BadState(f"in call {self.in_call} of {ROWS}")
 
     def watch_rom(self, start, end):
         """The ROM image lies at guest-physical [start, end)."""

@@ -65,6 +65,11 @@ class SharesState(Protocol):
 class Block(Protocol):
     """A stretch of guest memory that a device may use, by offset."""
 
+    @property
+    def start(self) -> int:
+        """Its guest-physical address."""
+        ...
+
     def read(self, offset: int, size: int) -> bytes:
         """What is there."""
         ...

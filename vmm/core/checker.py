@@ -16,6 +16,7 @@ from typing import Any
 from vmi.address import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from vmi.queue import HeaderField, RecordKind
 from vmm.core.errors import EngineFailure
+from vmm.core.saved import U64, Fields
 from vmm.core.vcpu import Vcpu
 
 __all__ = ["ShadowChecker"]
@@ -38,6 +39,8 @@ Snapshot = dict[str, Any]
 
 class ShadowChecker:
     """Checks one vCPU; `entries` counts comparisons, `unannounced` the tolerated ones."""
+
+    SAVED = Fields({U64: "entries unannounced"}, wiring="_vcpu")
 
     def __init__(self, vcpu: Vcpu) -> None:
         self._vcpu = vcpu

@@ -6,11 +6,14 @@ with a wiring that nobody serves is refused.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+from typing import Any
 
 from vmi.clock import AlarmRequest, CycleCounter, Wiring, cycle_scale
 from vmi.queue import HeaderField
 from vmm.core.memory import GuestMemory
+from vmm.core.saved import CUSTOM, U32, U64, Fields, Optional
 from vmm.core.timers import NEVER, Timers
 
 __all__ = ["CYCLES_PER_SECOND", "LEAST_PERIOD", "GuestClock"]
@@ -38,14 +41,53 @@ class GuestClock:
     `wallclock` is nanoseconds since 1970 at counter 0.
     """
 
-    def __init__(self, timers: Timers, now: Callable[[], int], wallclock: int) -> None:
+    SAVED = Fields(
+        {U32: "_version", U64: "_wallclock", Optional(U32): "_published", CUSTOM: "_armed"},
+        wiring="_timers _now _wires _memory",
+    )
+
+    def __init__(
+        self, timers: Timers, now: Callable[[], int], wallclock: int, memory: GuestMemory
+    ) -> None:
         self._timers = timers
         self._now = now
         self._wallclock = wallclock
+        self._memory = memory
         self._version = 0
-        self._published: tuple[GuestMemory, int] | None = None
+        self._published: int | None = None
         self._wires: dict[Wiring, Callable[[], None]] = {}
         self._armed: dict[CycleCounter, _Armed] = {}
+
+    def _save_armed(self) -> list[dict[str, Any]]:
+        """For `vmm.core.saved`."""
+        return [
+            {
+                "request": [int(number) for number in astuple(armed.request)],
+                "due": armed.due,
+                "timer": None
+                if armed.timer is None
+                else [self._timers.due(armed.timer), armed.timer],
+            }
+            for armed in self._armed.values()
+        ]
+
+    def _load_armed(self, value: list[dict[str, Any]]) -> None:
+        """The same."""
+        self._armed = {}
+        for row in value:
+            counter, wiring, expiry, periodic, period = row["request"]
+            request = AlarmRequest(
+                CycleCounter(counter), Wiring(wiring), int(expiry), bool(periodic), int(period)
+            )
+            self._check(request)
+            if type(row["due"]) is not int:
+                raise TypeError(f"an alarm due at {row['due']!r}")
+            timer = row["timer"]
+            if timer is not None:
+                self._timers.restore(timer, partial(self._go_off, request.counter))
+            self._armed[request.counter] = _Armed(
+                request, row["due"], None if timer is None else timer[1]
+            )
 
     def wire(self, wiring: Wiring, pulse: Callable[[], None]) -> None:
         """Alarms wired so call `pulse` when they go off."""
@@ -53,9 +95,9 @@ class GuestClock:
 
     # ---- what is published
 
-    def publish(self, memory: GuestMemory, header: int) -> None:
+    def publish(self, header: int) -> None:
         """Write the time base into the queue header at guest-physical `header`."""
-        self._published = (memory, header)
+        self._published = header
         multiplier, shift = cycle_scale(CYCLES_PER_SECOND)
         self._store_pair(HeaderField.FREQUENCY, CYCLES_PER_SECOND)
         self._store(HeaderField.MULTIPLIER, multiplier)
@@ -83,8 +125,7 @@ class GuestClock:
 
     def _store(self, offset: int, value: int) -> None:
         if self._published is not None:
-            memory, header = self._published
-            memory.write32(header + offset, value)
+            self._memory.write32(self._published + offset, value)
 
     # ---- alarms
 
@@ -102,16 +143,19 @@ class GuestClock:
         The expiry lies before or behind now, whichever is nearer on the 64-bit circle.
         Raises `ValueError`, with nothing changed, for what cannot be served.
         """
+        self._check(request)
+        self.cancel(request.counter)
+        now = self._now()
+        ahead = (request.expiry - now) & _CYCLE_MASK
+        self._arm(request, now + ahead if ahead < _HALF else now - (-ahead & _CYCLE_MASK))
+
+    def _check(self, request: AlarmRequest) -> None:
         if request.wiring not in self._wires:
             raise ValueError(f"nothing here serves alarms wired to {request.wiring.name}")
         if request.periodic and request.period < LEAST_PERIOD:
             raise ValueError(
                 f"alarm period of {request.period} cycles, expected at least {LEAST_PERIOD}"
             )
-        self.cancel(request.counter)
-        now = self._now()
-        ahead = (request.expiry - now) & _CYCLE_MASK
-        self._arm(request, now + ahead if ahead < _HALF else now - (-ahead & _CYCLE_MASK))
 
     def cancel(self, counter: CycleCounter) -> bool:
         """Disarm; answers whether it was set. An interrupt that is on its way still comes."""
@@ -123,7 +167,7 @@ class GuestClock:
     def _arm(self, request: AlarmRequest, due: int) -> None:
         timer = None
         if due < NEVER:
-            timer = self._timers.at(max(due, self._now()), lambda: self._go_off(request.counter))
+            timer = self._timers.at(max(due, self._now()), partial(self._go_off, request.counter))
         self._armed[request.counter] = _Armed(request, due, timer)
 
     def _go_off(self, counter: CycleCounter) -> None:

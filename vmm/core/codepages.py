@@ -12,6 +12,8 @@ forgets its translations of it each time it is switched to.
 
 import cython
 
+from vmm.core.saved import ARRAY, CUSTOM, U64, Fields
+
 PLAIN = cython.declare(cython.uchar, 0)
 CODE = cython.declare(cython.uchar, 1)
 MIXED = cython.declare(cython.uchar, 2)
@@ -25,6 +27,11 @@ MOST_MIXED = 64
 class CodePages:
     """The state of each of `frames` page frames, for `cpus` CPUs."""
 
+    SAVED = Fields(
+        {ARRAY: "state changes", U64: "stores", CUSTOM: "mixed stale"},
+        wiring="frames",
+    )
+
     def __init__(self, frames, cpus):
         self.frames = frames
         self.state = bytearray(frames)
@@ -32,6 +39,30 @@ class CodePages:
         self.mixed = []
         self.stores = 0
         self.stale = [set() for _ in range(cpus)]
+
+    def _save_mixed(self):
+        """For `vmm.core.saved`."""
+        return list(self.mixed)
+
+    def _load_mixed(self, value):
+        """The same."""
+        self.mixed = [self.frame(number) for number in value[:MOST_MIXED]]
+
+    def _save_stale(self):
+        """The same."""
+        return [sorted(frames) for frames in self.stale]
+
+    def _load_stale(self, value):
+        """The same."""
+        if len(value) != len(self.stale):
+            raise ValueError(f"{len(value)} CPUs, expected {len(self.stale)}")
+        self.stale = [{self.frame(number) for number in frames} for frames in value]
+
+    def frame(self, number):
+        """A frame's number, if there is such a frame."""
+        if type(number) is not int or not 0 <= number < self.frames:
+            raise ValueError(f"frame {number!r} of {self.frames}")
+        return number
 
     def is_code(self, frame: cython.uint) -> cython.bint:
         """Is the frame executable, and not writable?"""

@@ -10,6 +10,7 @@ import cython
 
 from vmm.core.event import Event
 from vmm.core.recorder import Recorder
+from vmm.core.saved import ARRAY, U32, U64, BadState, Fields
 
 if not cython.compiled:
     from vmm.core.native import barrier
@@ -40,6 +41,17 @@ class Counters:
     A `recorder`, where there is one, is told of every event.
     """
 
+    SAVED = Fields(
+        {
+            ARRAY: "events heavy place_event place_qualifier place_eip place_count "
+            "recent_event recent_qualifier recent_eip",
+            U32: "used",
+            U64: "seen elsewhere",
+        },
+        host="recorder record",
+        transient="is_heavy",
+    )
+
     def __init__(self):
         self.recorder: Recorder = None
         self.events = array("Q", bytes(8 * EVENTS))
@@ -56,6 +68,15 @@ class Counters:
         self.seen = 0
         self.used = 0
         self.elsewhere = 0
+
+    def _check_saved(self):
+        """A table with room, and events that there are."""
+        used = len([count for count in memoryview(self.place_count) if count])
+        if used != self.used or used > PLACES_LIMIT:
+            raise BadState(f"{used} places counted, {self.used} said, of {PLACES_LIMIT}")
+        events = [*memoryview(self.place_event), *memoryview(self.recent_event)]
+        if max(events) >= EVENTS:
+            raise BadState(f"an event beyond the {EVENTS} that there are")
 
     def count(self, event: cython.uint, qualifier: cython.uint, eip: cython.uint) -> cython.int:
         """Count one event."""

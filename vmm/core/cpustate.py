@@ -13,6 +13,7 @@ from array import array
 import cython
 
 from vmm.core.binding import EngineBinding
+from vmm.core.saved import FLAG, U32, Fields
 
 if not cython.compiled:
     from vmm.core.native import PageCall, RangeCall, RegisterCall, StopCall
@@ -37,6 +38,8 @@ HF_INTERRUPT_SHADOW = cython.declare(cython.uint, 0x8)
 HF_CS32 = cython.declare(cython.uint, 0x10)
 HF_SS32 = cython.declare(cython.uint, 0x20)
 HF_ADDSEG = cython.declare(cython.uint, 0x40)
+# These, and what follows from CR0.PE, MP, EM and TS, and from CR4.OSFXSR.
+HF_OF_GUEST = cython.declare(cython.uint, 0x400EFB)
 
 # IF, RF and VM.
 SYSENTER_CLEARS = cython.declare(cython.uint, 0x30200)
@@ -55,6 +58,15 @@ DS = cython.declare(cython.uint, 3)
 @cython.cclass
 class CpuState:
     """One guest CPU. Register numbers are the encoding's: EAX 0, ECX 1, EDX 2, EBX 3, ..."""
+
+    SAVED = Fields(
+        {U32: "root", FLAG: "tlb_behind"},
+        wiring="handle cpu error_index sysenter_word sysenter_quad flags_id cr0_id cr3_id cr4_id "
+        "call_stop call_flush_page call_forget_code call_forget_all question call_read call_write "
+        "keep",
+        elsewhere="quads words",
+        transient="fault scratch scratch_address",
+    )
 
     def __init__(self, binding: EngineBinding):
         raw = memoryview((ctypes.c_ubyte * binding.state_size).from_address(binding.state))
@@ -198,6 +210,14 @@ class CpuState:
         """Begin or end that."""
         flags: cython.uint = self.words[HFLAGS] & ~HF_INTERRUPT_SHADOW
         self.words[HFLAGS] = flags | HF_INTERRUPT_SHADOW if shadowed else flags
+
+    def hidden_flags(self):
+        """What the translator assumes of segments and control registers."""
+        return int(self.words[HFLAGS]) & HF_OF_GUEST
+
+    def set_hidden_flags(self, flags):
+        """Set that; all else in the word is the engine's."""
+        self.words[HFLAGS] = (self.words[HFLAGS] & ~HF_OF_GUEST) | (flags & HF_OF_GUEST)
 
     def load_table(self, table: cython.uint, base: cython.uint, limit: cython.uint) -> cython.int:
         """Load GDTR (8) or IDTR (9)."""

@@ -6,8 +6,8 @@ cdef class Curtain:
     cdef GuestMemory memory
     cdef CpuState cpu
     cdef ShadowPages pages
-    cdef unsigned int word
-    cdef bint is_down
+    cdef public unsigned int word
+    cdef public bint is_down
 
     cdef unsigned int value(self) noexcept
     cdef int lower(self, unsigned int root) except -1

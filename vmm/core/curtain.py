@@ -12,6 +12,7 @@ import cython
 from vmi.queue import CURTAIN_END
 from vmm.core.cpustate import CpuState
 from vmm.core.memory import GuestMemory
+from vmm.core.saved import FLAG, U32, Fields
 from vmm.core.shadowpages import ShadowPages
 
 PRESENT = cython.declare(cython.ulonglong, 0x01)
@@ -25,6 +26,11 @@ QUARTER = cython.declare(cython.uint, CURTAIN_END >> 30)
 @cython.cclass
 class Curtain:
     """One CPU's curtain; there is none before `hang`."""
+
+    SAVED = Fields(
+        {U32: "word", FLAG: "is_down"},
+        wiring="memory cpu pages",
+    )
 
     def __init__(self, memory: GuestMemory, cpu: CpuState, pages: ShadowPages):
         self.memory = memory

@@ -15,7 +15,7 @@ cdef class Delivery:
     cdef unsigned int stack_low
     cdef unsigned int stack_high
     cdef unsigned int value
-    cdef readonly unsigned long long delivered
+    cdef public unsigned long long delivered
     cdef public object trap
 
     cpdef int deliver(self, unsigned int vector, int error, bint software, unsigned int return_eip) except -1

@@ -13,6 +13,7 @@ from vmm.core.cpustate import CpuState
 from vmm.core.errors import TripleFault, Unsupported
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
+from vmm.core.saved import U64, Fields
 from vmm.core.shadow import ShadowMmu
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
@@ -55,6 +56,13 @@ def is_contributory(vector: cython.uint) -> cython.bint:
 @cython.cclass
 class Delivery:
     """Puts one CPU into its handlers."""
+
+    SAVED = Fields(
+        {U64: "delivered"},
+        wiring="cpu memory paging shadow",
+        transient="stack places low high stack_low stack_high value",
+        host="trap",
+    )
 
     def __init__(self, cpu: CpuState, memory: GuestMemory, paging: GuestPaging, shadow: ShadowMmu):
         self.cpu = cpu

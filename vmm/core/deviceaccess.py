@@ -10,6 +10,7 @@ import cython
 from vmm.core.cpustate import CpuState
 from vmm.core.devicememory import DeviceMemory
 from vmm.core.fetch import InstructionBytes
+from vmm.core.saved import Fields
 from vmm.core.stores import StoreEmulator
 
 CS = cython.declare(cython.uint, 1)
@@ -27,6 +28,10 @@ WORD_EXTENSION = cython.declare(cython.uint, 0xFFFF0000)
 @cython.cclass
 class DeviceAccess:
     """Emulates accesses whose operand lies at a known guest-physical address."""
+
+    SAVED = Fields(
+        wiring="cpu code stores devices",
+    )
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import cython
 from vmm.core.bus import MemoryBus
 from vmm.core.localapic import LocalApic
 from vmm.core.memory import GuestMemory
+from vmm.core.saved import Fields
 
 # What decodes() answers.
 NOBODY = cython.declare(cython.uint, 0)
@@ -22,6 +23,8 @@ PAGE_OFFSET = cython.declare(cython.uint, 0xFFF)
 @cython.cclass
 class DeviceMemory:
     """Loads and stores outside RAM, by guest-physical address; nobody home reads as all ones."""
+
+    SAVED = Fields(wiring="apic bus memory")
 
     def __init__(self, memory: GuestMemory):
         self.memory = memory

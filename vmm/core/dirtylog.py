@@ -12,6 +12,7 @@ from array import array
 import cython
 
 from vmm.core.errors import BadSlots
+from vmm.core.saved import Fields
 
 
 def bitmap_of(pages, slot):
@@ -29,6 +30,8 @@ class DirtyLog:
 
     `on` says whether there is any; `clean` has a byte for each frame.
     """
+
+    SAVED = Fields(elsewhere="logs", derived="on clean first last written_pages")
 
     def __init__(self, host_count):
         self.on = False

@@ -14,12 +14,12 @@ cdef class DoorbellPort:
     cdef ShadowMmu shadow
     cdef BatchQueue queue
     cdef Counters counters
-    cdef readonly object clock
+    cdef public object clock
     cdef readonly object start_ap
     cdef readonly tuple channels
     cdef public Reflector reflector
     cdef LocalApic apic
-    cdef readonly object complaints
+    cdef public object complaints
 
     cdef unsigned int register(self, unsigned int function, unsigned int offset, unsigned int value) except? 0xFFFFFFFF
     cdef unsigned int ring(self, unsigned int function, unsigned int argument, unsigned int eip) except? 0xFFFFFFFF

@@ -26,6 +26,7 @@ from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 from vmm.core.queueregion import QueueRefused
 from vmm.core.reflector import Reflector
+from vmm.core.saved import CUSTOM, PART, Fields
 from vmm.core.shadow import ShadowMmu
 
 HYPERCALL = cython.declare(cython.uint, Event.HYPERCALL)
@@ -51,6 +52,7 @@ REGISTER_MASK = cython.declare(cython.uint, 0xFFF)
 FIND_HOME = cython.declare(cython.uint, Doorbell.FIND_HOME)
 ATTACHED = cython.declare(cython.uint, Feature.ATTACHED)
 COMPLAINTS = 16
+LONGEST_COMPLAINT = 1024
 
 
 @cython.final
@@ -64,6 +66,11 @@ class DoorbellPort:
     that the ROM may keep, each a `vmm.core.bus.LendsItself`; the `reflector` is that of the
     CPU.
     """
+
+    SAVED = Fields(
+        {CUSTOM: "complaints", PART: "clock"},
+        wiring="cpu memory paging shadow queue counters apic start_ap channels reflector",
+    )
 
     def __init__(
         self,
@@ -287,13 +294,21 @@ class DoorbellPort:
             self.complain(f"doorbell ATTACH at {eip:#010x} refused: {refusal}")
             return 0
         if self.clock is not None:
-            self.clock.publish(self.memory, self.queue.location()[0])
+            self.clock.publish(self.queue.location()[0])
         if self.apic is not None:
             header = self.queue.location()[0]
             self.apic.share(header + HeaderField.APIC_EOI, header + HeaderField.APIC_REGISTERS)
         # From here on the TLB is in step, too: native stores so far have left that to the guest.
         self.cpu.flush_tlb()
         return granted
+
+    def _save_complaints(self):
+        """For `vmm.core.saved`."""
+        return list(self.complaints)
+
+    def _load_complaints(self, value):
+        """The same."""
+        self.complaints = [str(text)[:LONGEST_COMPLAINT] for text in value[:COMPLAINTS]]
 
     def complain(self, text):
         """Note what the guest did wrong; a guest that goes on and on is cut short."""

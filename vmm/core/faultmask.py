@@ -14,6 +14,7 @@ import cython
 
 from vmm.core.curtain import Curtain
 from vmm.core.paging import GuestPaging
+from vmm.core.saved import Fields
 from vmm.core.shadowpages import ShadowPages
 
 PRESENT = cython.declare(cython.ulonglong, 0x01)
@@ -30,6 +31,10 @@ ERROR_FETCH = cython.declare(cython.uint, 16)
 @cython.cclass
 class FaultMask:
     """Judges the faults of one CPU as the processor would, from the shadow alone."""
+
+    SAVED = Fields(
+        wiring="paging pages curtain",
+    )
 
     def __init__(self, paging: GuestPaging, pages: ShadowPages, curtain: Curtain):
         self.paging = paging

@@ -6,6 +6,7 @@ from vmm.core.cpustate import CpuState
 from vmm.core.errors import StaleFetch
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
+from vmm.core.saved import Fields
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
@@ -22,6 +23,11 @@ class InstructionBytes:
     Indexes count from the first byte; a ModRM index points at the ModRM byte of an
     instruction with 32-bit addressing and flat segments.
     """
+
+    SAVED = Fields(
+        wiring="cpu memory paging",
+        transient="bytes",
+    )
 
     def __init__(self, cpu: CpuState, memory: GuestMemory, paging: GuestPaging):
         self.cpu = cpu

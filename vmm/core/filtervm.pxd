@@ -5,7 +5,7 @@ cdef class FilterMachine:
     cdef unsigned char[::1] src
     cdef short[::1] offset
     cdef unsigned long long[::1] imm
-    cdef unsigned char[::1] memory
+    cdef public unsigned char[::1] memory
     cdef readonly object state
     cdef unsigned long long[::1] registers
     cdef unsigned long long[::1] saved

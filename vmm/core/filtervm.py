@@ -10,6 +10,8 @@ from array import array
 
 import cython
 
+from vmm.core.saved import ARRAY, Fields
+
 CONTEXT = cython.declare(cython.uint, 0)
 STACKS = cython.declare(cython.uint, 64)
 FRAME_SIZE = cython.declare(cython.uint, 512)
@@ -189,6 +191,13 @@ class FilterMachine:
     also an attribute: a writable view for whoever shares it. Raises `FilterFault` where a
     row names a register that does not exist.
     """
+
+    SAVED = Fields(
+        {ARRAY: "memory"},
+        wiring="length opcode dst src offset imm",
+        derived="state",
+        transient="registers saved return_to answer",
+    )
 
     def __init__(self, code, state):
         count = len(code)

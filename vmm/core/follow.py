@@ -4,6 +4,7 @@ import cython
 
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
+from vmm.core.saved import Fields
 from vmm.core.shadowpages import ShadowPages
 
 PRESENT = cython.declare(cython.ulonglong, 0x01)
@@ -27,6 +28,10 @@ GUEST_FRAME = cython.declare(cython.ulonglong, 0xFFFFFFFFFF000)
 @cython.cclass
 class Follower:
     """Keeps the shadow pages in step with the guest's tables, as one CPU reads those."""
+
+    SAVED = Fields(
+        wiring="memory paging pages",
+    )
 
     def __init__(self, memory: GuestMemory, paging: GuestPaging, pages: ShadowPages):
         self.memory = memory

@@ -2,6 +2,7 @@
 
 from vmi.address import GuestPhysical
 from vmm.core.memory import GuestMemory
+from vmm.core.saved import Fields
 
 __all__ = ["GuestBlock"]
 
@@ -9,10 +10,17 @@ __all__ = ["GuestBlock"]
 class GuestBlock:
     """`size` bytes of `memory` from guest-physical `start` on; a `vmm.core.bus.Block`."""
 
+    SAVED = Fields(wiring="_memory", elsewhere="_start _size")
+
     def __init__(self, memory: GuestMemory, start: GuestPhysical, size: int) -> None:
         self._memory = memory
         self._start = start
         self._size = size
+
+    @property
+    def start(self) -> GuestPhysical:
+        """Where it begins."""
+        return self._start
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes of the block; raises `IndexError` for some that are not in it."""

@@ -36,6 +36,7 @@ from pathlib import Path
 import cython
 
 from vmm.core.blocks import BlockMeter
+from vmm.core.saved import Fields
 
 # Words of BlockMeter.hot that translated code needs, beside the count and the slot.
 VCPU = cython.declare(cython.uint, 2)
@@ -68,6 +69,8 @@ LONGEST = cython.declare(cython.uint, 64)
 @cython.cclass
 class InlineCounter:
     """Replaces the calls in the translated blocks of one CPU."""
+
+    SAVED = Fields(wiring="meter", host="wanted placed callback question data low high")
 
     def __init__(self, meter: BlockMeter):
         self.meter = meter

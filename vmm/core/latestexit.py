@@ -13,6 +13,7 @@ import mmap
 from dataclasses import dataclass
 
 from vmm.core.event import REASON_OF, Event, Reason, Weight
+from vmm.core.saved import Fields
 
 __all__ = ["WORDS", "ExitRecords", "LatestExit"]
 
@@ -44,6 +45,8 @@ class LatestExit:
 
 class ExitRecords:
     """The records of `count` CPUs, in shared memory: a process that is forked sees them, too."""
+
+    SAVED = Fields(host="_memory _words")
 
     def __init__(self, count: int) -> None:
         self._memory = mmap.mmap(-1, 8 * _QUADS * count)

@@ -6,6 +6,8 @@ processor of this kind knows never gets into a block, apart from its end.
 
 import cython
 
+from vmm.core.saved import Fields
+
 # What follows an opcode, as bits: a ModRM byte; immediates of 8 bits, of the operand's
 # size, of 16 bits, of the address's size.
 MODRM = cython.declare(cython.uint, 0x01)
@@ -73,6 +75,11 @@ def two_byte():
 @cython.cclass
 class LengthDecoder:
     """Lengths of the instructions in the buffer `code`."""
+
+    SAVED = Fields(
+        wiring="one two",
+        transient="code",
+    )
 
     def __init__(self, code):
         self.code = code

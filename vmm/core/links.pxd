@@ -1,6 +1,6 @@
 cdef class Links:
-    cdef unsigned int[::1] location
-    cdef unsigned int[::1] follower
+    cdef readonly unsigned int[::1] location
+    cdef readonly unsigned int[::1] follower
     cdef unsigned int free
     cdef unsigned int top
     cdef unsigned int size

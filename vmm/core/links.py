@@ -4,6 +4,8 @@ from array import array
 
 import cython
 
+from vmm.core.saved import Fields
+
 # A single fill of a large page adds at most 512 links.
 RESERVE = cython.declare(cython.uint, 1024)
 
@@ -12,6 +14,11 @@ RESERVE = cython.declare(cython.uint, 1024)
 @cython.cclass
 class Links:
     """Singly linked lists; the caller keeps the heads (0 is the empty list)."""
+
+    SAVED = Fields(
+        wiring="size",
+        elsewhere="location follower free top available",
+    )
 
     def __init__(self, size):
         self.size = size

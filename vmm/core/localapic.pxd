@@ -1,7 +1,7 @@
 from vmm.core.apicinterrupts cimport ApicInterrupts
 
 cdef class LocalApic(ApicInterrupts):
-    cdef unsigned int mirror
+    cdef public unsigned int mirror
 
     cpdef bint is_at(self, unsigned int physical) noexcept
     cpdef unsigned int load(self, unsigned int offset, unsigned int size) except? 0xFFFFFFFF

@@ -16,6 +16,7 @@ from vmi.queue import APIC_MIRRORED
 from vmm.core.apicinterrupts import ApicInterrupts
 from vmm.core.apicmessage import DeliveryMode
 from vmm.core.memory import GuestMemory
+from vmm.core.saved import FLAG, PART, U32, Fields
 
 # Register offsets.
 ID = cython.declare(cython.uint, 0x20)
@@ -85,6 +86,15 @@ class LocalApic(ApicInterrupts):
     `on_nmi()`, `on_init()` and `on_startup(page)` hear what their names say, and decide
     what the processor makes of it. The machine drives LINT0 from the 8259s' output.
     """
+
+    SAVED = Fields(
+        {
+            PART: "vectors table timer",
+            U32: "eoi_address mirror base id ldr dfr svr esr errors icr_low icr_high",
+            FLAG: "eoi_promised external_wanted pending",
+        },
+        wiring="memory initial_id boot bus external on_change on_nmi on_init on_startup",
+    )
 
     def __init__(self, number, boot, timers, now, bus, external=None):
         super().__init__(number, boot, timers, now, bus, external)

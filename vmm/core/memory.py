@@ -11,11 +11,14 @@ alone - so that what is true of a page is true through all its aliases.
 """
 
 import mmap
+import re
 from array import array
+from itertools import groupby
 
 import cython
 
 from vmm.core.dirtylog import DirtyLog
+from vmm.core.saved import Fields
 from vmm.core.slots import SlotList, whole
 
 # What the table says of a frame, under the number of the host's frame; 0 is not looked up yet.
@@ -41,6 +44,13 @@ class GuestMemory:
     and to protected frames are dropped. So no value that a guest controls can reach beyond the
     buffer. `log` is told of every write.
     """
+
+    SAVED = Fields(
+        wiring="size host_count frame_count",
+        elsewhere="bytes words slots log overlay device_frames",
+        derived="first last origin kind table",
+        host="lookups",
+    )
 
     def __init__(self, buffer, slots=None):
         view = memoryview(buffer).cast("B")
@@ -146,6 +156,22 @@ class GuestMemory:
             laid: cython.uint = self.overlay[frame]
             self.overlay[frame] = laid | bit if on else laid & ~bit
             self.table[frame] = 0
+
+    def set_laid(self, first, count, bits):
+        """Lay these bits over frames that have none."""
+        self.lay(first, count, bits, True)
+
+    def laid(self):
+        """(first frame, count, bits) of what firmware has laid over the slots."""
+        found = []
+        whole = bytes(self.overlay)
+        for run in re.finditer(rb"[^\0]+", whole):
+            first = run.start()
+            for bits, group in groupby(run[0]):
+                count = sum(1 for _ in group)
+                found.append((first, count, bits))
+                first += count
+        return found
 
     # ---- frames
 

@@ -22,8 +22,8 @@ cdef class PageFaults:
     cdef DeviceMemory devices
     cdef public bint fault_mask
     cdef public bint lets_stray
-    cdef unsigned long long given_up
-    cdef unsigned int given_up_frame
+    cdef public unsigned long long given_up
+    cdef public unsigned int given_up_frame
 
     cdef int page_fault(self, unsigned int eip) except -1
     cdef int table_write(self, unsigned int eip) except -1

@@ -15,6 +15,7 @@ from vmm.core.devicememory import DeviceMemory
 from vmm.core.errors import Unsupported
 from vmm.core.event import Event
 from vmm.core.paging import GuestPaging
+from vmm.core.saved import U32, U64, Fields
 from vmm.core.shadow import ShadowMmu
 from vmm.core.stores import StoreEmulator
 
@@ -56,6 +57,12 @@ class PageFaults:
 
     `fault_mask` and `lets_stray` are what the policy says of them.
     """
+
+    SAVED = Fields(
+        {U64: "given_up", U32: "given_up_frame"},
+        wiring="cpu paging shadow queue counters meter delivery stores access devices fault_mask "
+        "lets_stray",
+    )
 
     def __init__(
         self,

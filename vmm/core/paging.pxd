@@ -6,18 +6,18 @@ cdef class GuestPaging:
     cdef public unsigned int cr3
     cdef public unsigned int cr4
     cdef public bint no_execute
-    cdef unsigned long long[::1] pointers
-    cdef unsigned long long pde
-    cdef unsigned long long pte
-    cdef unsigned int pde_address
-    cdef unsigned int pte_address
-    cdef unsigned int physical
-    cdef bint large
-    cdef bint user
-    cdef bint writable
-    cdef bint executable
-    cdef bint marked
-    cdef readonly unsigned int error
+    cdef public unsigned long long[::1] pointers
+    cdef public unsigned long long pde
+    cdef public unsigned long long pte
+    cdef public unsigned int pde_address
+    cdef public unsigned int pte_address
+    cdef public unsigned int physical
+    cdef public bint large
+    cdef public bint user
+    cdef public bint writable
+    cdef public bint executable
+    cdef public bint marked
+    cdef public unsigned int error
 
     cdef bint enabled(self) noexcept
     cdef bint write_protect(self) noexcept

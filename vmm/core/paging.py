@@ -10,6 +10,7 @@ from array import array
 import cython
 
 from vmm.core.memory import GuestMemory
+from vmm.core.saved import ARRAY, FLAG, U32, U64, Fields
 
 PRESENT = cython.declare(cython.ulonglong, 0x01)
 WRITABLE = cython.declare(cython.ulonglong, 0x02)
@@ -43,6 +44,17 @@ class GuestPaging:
 
     `no_execute` is the guest's EFER.NXE.
     """
+
+    SAVED = Fields(
+        {
+            ARRAY: "pointers",
+            U32: "pde_address pte_address physical error",
+            U64: "pde pte",
+            FLAG: "large user writable executable marked",
+        },
+        wiring="memory",
+        elsewhere="cr0 cr3 cr4 no_execute",
+    )
 
     def __init__(self, memory: GuestMemory):
         self.memory = memory

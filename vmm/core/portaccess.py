@@ -18,6 +18,7 @@ from vmm.core.event import Event
 from vmm.core.portfilters import PortFilters
 from vmm.core.portright import PortRight
 from vmm.core.reflector import Reflector
+from vmm.core.saved import FLAG, Fields
 
 IO = cython.declare(cython.uint, Event.IO)
 EXCEPTION = cython.declare(cython.uint, Event.EXCEPTION)
@@ -52,6 +53,13 @@ class PortAccess:
     The doorbell's port is the core's where `has_doorbell`; `filters` see reads first, and
     `bus` (`read(port, size)`, `write(port, size, value)`) has the rest.
     """
+
+    SAVED = Fields(
+        {FLAG: "met"},
+        wiring="cpu counters meter delivery doorbell right bus has_doorbell reflector",
+        elsewhere="filters",
+        transient="step_at stepping",
+    )
 
     def __init__(
         self,

@@ -2,9 +2,9 @@ from vmm.core.filtervm cimport FilterMachine
 
 cdef class PortFilters:
     cdef unsigned char[::1] by_port
-    cdef readonly list machines
-    cdef unsigned long long[::1] answered
-    cdef unsigned long long[::1] passed
+    cdef public list machines
+    cdef public unsigned long long[::1] answered
+    cdef public unsigned long long[::1] passed
     cdef readonly unsigned int value
 
     cpdef bint answers(self, unsigned int port, unsigned int size, unsigned long long now) except? 1

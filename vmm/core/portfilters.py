@@ -5,6 +5,7 @@ from array import array
 import cython
 
 from vmm.core.filtervm import FilterMachine
+from vmm.core.saved import ARRAY, PARTS, Fields
 
 PORTS = cython.declare(cython.uint, 0x10000)
 MOST_FILTERS = cython.declare(cython.uint, 255)
@@ -14,6 +15,12 @@ MOST_FILTERS = cython.declare(cython.uint, 255)
 @cython.cclass
 class PortFilters:
     """The filters of one machine, by port. `value` is the latest answer."""
+
+    SAVED = Fields(
+        {ARRAY: "answered passed", PARTS: "machines"},
+        wiring="by_port",
+        transient="value",
+    )
 
     def __init__(self):
         self.by_port = bytearray(int(PORTS))

@@ -11,6 +11,7 @@ from vmm.core.cpustate import CpuState
 from vmm.core.fetch import InstructionBytes
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
+from vmm.core.saved import Fields
 
 EDX = cython.declare(cython.uint, 2)
 TR = cython.declare(cython.uint, 7)
@@ -27,6 +28,10 @@ TSS_32 = cython.declare(cython.uint, 0x800)
 @cython.cclass
 class PortRight:
     """The I/O privilege level and the I/O map of one CPU's task."""
+
+    SAVED = Fields(
+        wiring="cpu memory paging code",
+    )
 
     def __init__(
         self, cpu: CpuState, memory: GuestMemory, paging: GuestPaging, code: InstructionBytes

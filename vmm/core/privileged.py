@@ -17,6 +17,7 @@ from vmm.core.errors import EngineFailure, Unsupported
 from vmm.core.event import Event
 from vmm.core.fetch import InstructionBytes
 from vmm.core.paging import GuestPaging
+from vmm.core.saved import PART, Fields
 from vmm.core.shadow import ShadowMmu
 
 CR_READ = cython.declare(cython.uint, Event.CR_READ)
@@ -74,6 +75,12 @@ class PrivilegedRegisters:
     `cpuid` maps a leaf to EAX, EBX, ECX, EDX; `msrs` register numbers to values.
     """
 
+    SAVED = Fields(
+        {PART: "apic"},
+        wiring="cpu paging shadow queue counters meter delivery code cpuid",
+        elsewhere="msrs dr",
+    )
+
     def __init__(
         self,
         cpu: CpuState,
@@ -104,6 +111,12 @@ class PrivilegedRegisters:
         """Switch the processor to the shadow tables; the guest sees paging off."""
         self.cpu.write_cr4(CR4_PAE)
         self.shadow.load_root()
+        self.cpu.write_cr0(self.paging.cr0 | REAL_CR0)
+
+    def reload(self):
+        """Everything else was loaded: the processor follows (`CpuState.root` included)."""
+        self.cpu.write_cr4((self.paging.cr4 & CR4_SSE) | CR4_PAE)
+        self.cpu.flush_tlb()
         self.cpu.write_cr0(self.paging.cr0 | REAL_CR0)
 
     def initialise(self):

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from vmi.apstate import ApState
 from vmm.core.apbegin import begin_in
+from vmm.core.apstart import check_start
 from vmm.core.bus import InterruptController
+from vmm.core.saved import CUSTOM, FLAG, PART, U8, Fields, Optional
 from vmm.core.stop import Stop
 from vmm.core.vcpu import Vcpu
 
@@ -43,6 +45,16 @@ class Processor:
     `look` tells a CPU with a thread of its own that something is asked of it.
     """
 
+    SAVED: ClassVar[Fields] = Fields(
+        {
+            PART: "vcpu",
+            CUSTOM: "activity state",
+            FLAG: "nmi line_was",
+            Optional(U8): "page",
+        },
+        wiring="engine interrupts look",
+    )
+
     vcpu: Vcpu
     engine: Engine
     interrupts: InterruptController
@@ -52,6 +64,28 @@ class Processor:
     state: ApState | None = None
     line_was: bool = False
     look: Callable[[], None] | None = None
+
+    # ---- for `vmm.core.saved`
+
+    def _save_activity(self) -> str:
+        """By name."""
+        return self.activity.name
+
+    def _load_activity(self, value: str) -> None:
+        """The same."""
+        self.activity = Activity[value]
+
+    def _save_state(self) -> bytes | None:
+        """As the guest has it in memory."""
+        return None if self.state is None else self.state.encode()
+
+    def _load_state(self, value: bytes | None) -> None:
+        """The same, checked as when the guest asks for it."""
+        self.state = None
+        if value is not None:
+            state = ApState.decode(value)
+            check_start(state)
+            self.state = state
 
     # ---- asked by local APICs
 

@@ -13,6 +13,7 @@ from vmm.core.batch import BatchQueue
 from vmm.core.blocks import BlockMeter
 from vmm.core.cpustate import CpuState
 from vmm.core.event import Event
+from vmm.core.saved import Fields
 
 if not cython.compiled:
     from vmm.core.native import host_ns
@@ -35,6 +36,12 @@ class Recorder:
     With `timing` each record has the host's nanoseconds from entering the core to
     leaving it; those differ from run to run, and nothing else in a record does.
     """
+
+    SAVED = Fields(
+        host="cpu meter queue on_full timing used inside pending heavy host charged notices when "
+        "event qualifier eip address depth row_when row_charged row_host row_event row_heavy "
+        "row_qualifier row_eip row_address row_depth row_drained",
+    )
 
     def __init__(self, cpu: CpuState, meter: BlockMeter, queue: BatchQueue, on_full, timing):
         self.cpu = cpu

@@ -22,6 +22,7 @@ from vmm.core.event import Event
 from vmm.core.fetch import InstructionBytes
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
+from vmm.core.saved import Fields
 from vmm.core.shadow import ShadowMmu
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
@@ -73,6 +74,13 @@ class Reflector:
     engine end blocks before them, and is none where the user does not want reflection.
     `patched` counts the instructions that were replaced by calls of the ROM.
     """
+
+    # Off, it has no state; a machine that has it on is not saved.
+    SAVED = Fields(
+        wiring="cpu memory paging shadow counters meter code break_at",
+        host="on image image_physical offsets by_port sites patched",
+        transient="places access port size length by_register",
+    )
 
     def __init__(
         self,

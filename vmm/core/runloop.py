@@ -10,6 +10,7 @@ sees time pass as a guest on a busy host does.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from vmm.core.endings import ENDINGS, outcome_of
@@ -17,12 +18,13 @@ from vmm.core.errors import EngineFailure
 from vmm.core.event import Event
 from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.processor import Activity, Processor
+from vmm.core.saved import CUSTOM, FLAG, U64, Fields
 from vmm.core.stop import Stop
 from vmm.core.swallowed import stopping_at_errors
 from vmm.core.timers import NEVER, Timers
 from vmm.core.vm import Vm
 
-__all__ = ["TURN_NS", "PowerSwitch", "RunLoop"]
+__all__ = ["EXITS_LOOK", "TURN_NS", "Limits", "PowerSwitch", "RunLoop"]
 
 INTERRUPT_FLAG = 0x200
 LONGEST_IDLE_NS = 600 * 1_000_000_000
@@ -30,6 +32,9 @@ LONGEST_IDLE_NS = 600 * 1_000_000_000
 
 SLICE = 2_000_000
 """Instructions between two looks at the world outside: a fraction of a second, and no exit."""
+
+EXITS_LOOK = 10_000
+"""Instructions between two looks at the count of exits, where it is limited."""
 
 TURN_NS = 20_000
 """How long a CPU runs before the next one may, where there are several."""
@@ -47,8 +52,30 @@ class PowerSwitch(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where to leave a run, so that it can go on as if it never had been left.
+
+    `instructions` are those of all CPUs together, `exits` those of the policy, which
+    are looked at every `EXITS_LOOK` instructions; `virtual_ns` is virtual time.
+    """
+
+    instructions: int
+    exits: int | None = None
+    virtual_ns: int | None = None
+
+
 class RunLoop:
-    """Runs the virtual CPUs of a machine, the first one first, to the end of their guest."""
+    """Runs the virtual CPUs of a machine, the first one first, to the end of their guest.
+
+    `exits` answers how many exits there were so far.
+    """
+
+    SAVED = Fields(
+        {CUSTOM: "_current", U64: "_turn_end _slice_end", FLAG: "_midway"},
+        wiring="_vm _processors _alone _timers _power _exits",
+        host="_limits _left _look _waits",
+    )
 
     def __init__(
         self,
@@ -56,6 +83,7 @@ class RunLoop:
         processors: Sequence[Processor],
         timers: Timers,
         power: PowerSwitch,
+        exits: Callable[[], int] = lambda: 0,
     ) -> None:
         self._vm = vm
         self._processors = processors
@@ -64,17 +92,42 @@ class RunLoop:
         self._turn_end = 0 if self._alone else TURN_NS
         self._timers = timers
         self._power = power
+        self._exits = exits
         self._waits = False
+        self._midway = False
+        self._slice_end = 0
+        self._limits = Limits(0)
+        self._left: Outcome | None = None
+        self._look = NEVER
         timers.on_change = self._set_deadline
+
+    def _save_current(self) -> int:
+        """For `vmm.core.saved`."""
+        return self._processors.index(self._current)
+
+    def _load_current(self, value: int) -> None:
+        """The same."""
+        if value not in range(len(self._processors)):
+            raise ValueError(f"CPU {value!r}")
+        self._current = self._processors[value]
+
+    def leave(self, outcome: Outcome) -> None:
+        """End the run with this outcome before the next block, where it can go on later.
+
+        For a device or a listener, while the guest is out of the engine.
+        """
+        if self._left is None:
+            self._left = outcome
+        self._current.vcpu.instruction_limit = 0
 
     def run(
         self,
-        max_instructions: int,
+        limits: int | Limits,
         watch: Callable[[int], None] | None = None,
         *,
         waits: bool = False,
     ) -> Outcome:
-        """Run until the guest ends or `max_instructions` have passed, of all CPUs together.
+        """Run until the guest ends or a limit is reached; a number is of instructions.
 
         `watch` is told, several times a second, how many instructions have passed; it
         may raise KeyboardInterrupt to end the run. Never raises for anything a guest
@@ -83,12 +136,14 @@ class RunLoop:
         sleeps until a call from another thread (`Vm.post`) instead of ending.
         """
         self._waits = waits
+        self._limits = limits if isinstance(limits, Limits) else Limits(limits)
+        self._look = NEVER
         try:
             with stopping_at_errors(self._fail):
                 while True:
                     if watch is not None:
                         watch(self._vm.instructions)
-                    outcome = self._once(max_instructions)
+                    outcome = self._reached() or self._once()
                     if outcome is not None:
                         return outcome
         except KeyboardInterrupt:
@@ -99,22 +154,34 @@ class RunLoop:
     def _fail(self, error: EngineFailure) -> None:
         self._current.vcpu.fail(error)
 
-    def _once(self, max_instructions: int) -> Outcome | None:
-        self._vm.run_posted()
+    def _reached(self) -> Outcome | None:
+        """Has somebody asked to leave here, or is a limit of exits reached?"""
+        left, self._left = self._left, None
+        if left is not None and self._power.outcome is None:
+            return left
+        wanted = self._limits.exits
+        if wanted is not None:
+            if self._exits() >= wanted:
+                return Outcome(OutcomeKind.LIMIT, f"{wanted} exits have happened")
+            self._look = self._vm.instructions + EXITS_LOOK
+        return None
+
+    def _once(self) -> Outcome | None:
+        if self._vm.run_posted():
+            self._midway = False
         ended = self._power.outcome
         if ended is not None:
             return ended
-        if not self._alone:
-            self._choose()
+        if not self._midway:
+            self._begin_slice()
+        self._midway = False
+        limits = self._limits
         processor = self._current
         vcpu = processor.vcpu
-        processor.begin()
-        self.deliver_pending(processor)
         self._set_deadline(self._timers.next_due())
         passed_elsewhere = self._vm.instructions - vcpu.meter.instructions
-        vcpu.instruction_limit = min(
-            max(0, max_instructions - passed_elsewhere), vcpu.meter.instructions + SLICE
-        )
+        most = min(limits.instructions, self._look)
+        vcpu.instruction_limit = min(max(0, most - passed_elsewhere), self._slice_end)
         vcpu.stop_reason = Stop.NONE
         if vcpu.ports.met:
             vcpu.ports.begin_step()
@@ -128,13 +195,17 @@ class RunLoop:
         if vcpu.error is not None:
             raise vcpu.error
         reason = Stop(vcpu.stop_reason)
-        passed = self._vm.instructions
+        passed, reached = self._vm.instructions, vcpu.meter.instructions
         if reason in {Stop.LIMIT, Stop.DEADLINE, Stop.INTERRUPT, Stop.PORT}:
             # The block that was about to run was counted and will be again.
             vcpu.meter.leave_at(vcpu.cpu.linear(vcpu.cpu.eip()))
         match reason:
-            case Stop.LIMIT if passed >= max_instructions:
-                return Outcome(OutcomeKind.LIMIT, f"{max_instructions} instructions have passed")
+            case Stop.LIMIT:
+                self._midway = reached < self._slice_end
+                if passed >= limits.instructions:
+                    return Outcome(
+                        OutcomeKind.LIMIT, f"{limits.instructions} instructions have passed"
+                    )
             case Stop.HALTED:
                 processor.activity = Activity.HALTED
                 if not any(other.can_run for other in self._processors):
@@ -145,6 +216,13 @@ class RunLoop:
                     # before the deadline, and would stand there for ever.
                     vcpu.meter.charged_ns += max(0, vcpu.deadline - vcpu.meter.now())
                     self._timer_interrupt()
+                elif limits.virtual_ns is not None and (
+                    self._alone or vcpu.deadline < self._turn_end
+                ):
+                    self._midway = True
+                    return Outcome(
+                        OutcomeKind.LIMIT, f"{limits.virtual_ns} ns of virtual time have passed"
+                    )
                 else:
                     self._turn_end = 0
             case Stop.PORT:
@@ -156,6 +234,19 @@ class RunLoop:
             case Stop.NONE:
                 raise EngineFailure(f"the engine stopped by itself at {vcpu.cpu.eip():#010x}")
         return None
+
+    def _begin_slice(self) -> None:
+        """Whose turn is it, and is there an interrupt to begin with?
+
+        Not done where a run was left within a slice: who waits for an interrupt window is
+        seen here, and leaving must not change that.
+        """
+        if not self._alone:
+            self._choose()
+        processor = self._current
+        processor.begin()
+        self.deliver_pending(processor)
+        self._slice_end = processor.vcpu.meter.instructions + SLICE
 
     # ---- turns
 
@@ -196,6 +287,8 @@ class RunLoop:
     # ---- time and interrupts
 
     def _set_deadline(self, due: int) -> None:
+        if self._limits.virtual_ns is not None:
+            due = min(due, self._limits.virtual_ns)
         self._current.vcpu.deadline = due if self._alone else min(due, self._turn_end)
 
     def _timer_interrupt(self) -> None:

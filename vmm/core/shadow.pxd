@@ -15,23 +15,23 @@ cdef class ShadowMmu:
     cdef readonly ShadowPages pages
     cdef Follower follower
     cdef OutOfStep unsync
-    cdef readonly Curtain curtain
+    cdef public Curtain curtain
     cdef FaultMask fault_mask
-    cdef unsigned int[::1] root_key
-    cdef unsigned char[::1] root_used
-    cdef unsigned long long[::1] root_stamp
+    cdef public unsigned int[::1] root_key
+    cdef public unsigned char[::1] root_used
+    cdef public unsigned long long[::1] root_stamp
     cdef unsigned int first_root
     cdef unsigned int root_count
-    cdef unsigned long long generation
-    cdef unsigned int current
-    cdef unsigned long long stamp
-    cdef unsigned int unchanged_at
-    cdef bint moved
-    cdef bint strolled
+    cdef public unsigned long long generation
+    cdef public unsigned int current
+    cdef public unsigned long long stamp
+    cdef public unsigned int unchanged_at
+    cdef public bint moved
+    cdef public bint strolled
     # the outcome of the latest resolve()
     cdef public unsigned int guest_error
     cdef public unsigned int target
-    cdef readonly unsigned long long resets
+    cdef public unsigned long long resets
     cdef readonly DeviceMemory devices
 
     cpdef int load_root(self) except -1

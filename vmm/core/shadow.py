@@ -23,6 +23,7 @@ from vmm.core.faultmask import FaultMask
 from vmm.core.follow import Follower
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
+from vmm.core.saved import ARRAY, FLAG, PART, U32, U64, BadState, Fields
 from vmm.core.shadowpages import ShadowPages
 from vmm.core.unsync import OutOfStep
 
@@ -77,6 +78,17 @@ class ShadowMmu:
     the guest frame that they shadow.
     """
 
+    SAVED = Fields(
+        {
+            PART: "curtain",
+            ARRAY: "root_key root_used root_stamp",
+            U32: "current unchanged_at guest_error target",
+            U64: "generation stamp resets",
+            FLAG: "moved strolled",
+        },
+        wiring="memory paging cpu pages follower unsync fault_mask first_root root_count devices",
+    )
+
     def __init__(
         self,
         memory: GuestMemory,
@@ -106,6 +118,18 @@ class ShadowMmu:
         self.moved = self.strolled = False
         self.resets = 0
         self.devices = DeviceMemory(memory)
+
+    def _check_saved(self):
+        """One of this CPU's own roots, or the first of all where it has had none."""
+        own = range(int(self.first_root), int(self.first_root) + int(self.root_count))
+        if self.current and self.current not in own:
+            raise BadState(f"root {self.current}: expected from {self.first_root} on")
+
+    def root_address(self):
+        """The physical address of the root that the processor runs on."""
+        if self.curtain.is_down:
+            return int(self.curtain.value())
+        return int(self.pages.pool_address) + 32 * int(self.current)
 
     # ---- roots
 

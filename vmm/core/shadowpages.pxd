@@ -5,52 +5,52 @@ from vmm.core.memory cimport GuestMemory
 from vmm.core.windows cimport Windows
 
 cdef class ShadowPages:
-    cdef GuestMemory memory
+    cdef readonly GuestMemory memory
     cdef object cpus
-    cdef readonly CodePages code
-    cdef CpuState cpu
+    cdef public CodePages code
+    cdef public CpuState cpu
     cdef readonly unsigned int roots_each
-    cdef readonly unsigned long long generation
+    cdef public unsigned long long generation
     # how the guest's tables are read, as GuestPaging.mode() says it
-    cdef unsigned int mode
-    cdef readonly Windows windows
-    cdef unsigned long long[::1] entries
-    cdef unsigned int pool_address
-    cdef unsigned int page_count
-    cdef unsigned int[::1] free_pages
-    cdef unsigned int free_count
+    cdef public unsigned int mode
+    cdef public Windows windows
+    cdef public unsigned long long[::1] entries
+    cdef readonly unsigned int pool_address
+    cdef readonly unsigned int page_count
+    cdef public unsigned int[::1] free_pages
+    cdef public unsigned int free_count
     # what each shadow page is: its kind, the guest frame it shadows, which part of it
-    cdef unsigned int[::1] kind
-    cdef unsigned int[::1] frame_of
-    cdef unsigned int[::1] part_of
-    cdef unsigned int[::1] parents
+    cdef public unsigned int[::1] kind
+    cdef public unsigned int[::1] frame_of
+    cdef public unsigned int[::1] part_of
+    cdef public unsigned int[::1] parents
     # where a guest frame is shadowed, and where it is mapped
-    cdef unsigned int[::1] table_of
-    cdef unsigned int[::1] directory_of
-    cdef unsigned int[::1] direct_of
-    cdef unsigned int[::1] identity
-    cdef unsigned char[::1] announced
-    cdef unsigned char[::1] out_of_step
-    cdef unsigned int[::1] strays
-    cdef unsigned int stray_count
+    cdef public unsigned int[::1] table_of
+    cdef public unsigned int[::1] directory_of
+    cdef public unsigned int[::1] direct_of
+    cdef public unsigned int[::1] identity
+    cdef public unsigned char[::1] announced
+    cdef public unsigned char[::1] out_of_step
+    cdef public unsigned int[::1] strays
+    cdef public unsigned int stray_count
     # entries that give ring 3 less than the guest's do
-    cdef readonly unsigned int withheld
-    cdef unsigned int[::1] withheld_at
-    cdef unsigned int withheld_next
-    cdef unsigned int[::1] mappings
-    cdef Links links
-    cdef unsigned char[::1] translated
+    cdef public unsigned int withheld
+    cdef public unsigned int[::1] withheld_at
+    cdef public unsigned int withheld_next
+    cdef public unsigned int[::1] mappings
+    cdef public Links links
+    cdef public unsigned char[::1] translated
     # how many mappings of a frame code was fetched through
-    cdef unsigned int[::1] fetched
+    cdef public unsigned int[::1] fetched
     # stores to what was code once that the engine may not have seen
-    cdef unsigned char[::1] unseen
-    cdef bint tlb_stale
+    cdef public unsigned char[::1] unseen
+    cdef public bint tlb_stale
     cdef unsigned int[::1] stale
-    cdef unsigned int stale_count
-    cdef bint links_stale
+    cdef public unsigned int stale_count
+    cdef public bint links_stale
 
     cdef bint running_out(self) noexcept
-    cdef int clear(self) except -1
+    cpdef int clear(self) except -1
     cdef int flush_if_stale(self) except -1
     cdef bint flush_leaves(self) except -1
     cdef int lost_link(self, unsigned int location) except -1

@@ -28,6 +28,8 @@ from vmm.core.cpustate import CpuState
 from vmm.core.errors import EngineFailure
 from vmm.core.links import Links
 from vmm.core.memory import GuestMemory
+from vmm.core.saved import ARRAY, CUSTOM, FLAG, PART, U32, U64, BadState, Fields
+from vmm.core.shadowstate import load_entries, save_entries
 from vmm.core.windows import Windows
 
 PRESENT = cython.declare(cython.ulonglong, 0x01)
@@ -84,6 +86,21 @@ class ShadowPages:
     `pool_address`, outside guest memory. A location is an index into all its
     64-bit entries. Each of the `cpus` has roots of its own, `roots_each` of them.
     """
+
+    SAVED = Fields(
+        {
+            PART: "windows code",
+            CUSTOM: "entries",
+            ARRAY: "announced out_of_step translated unseen strays withheld_at",
+            U32: "mode stray_count withheld_next",
+            U64: "generation",
+            FLAG: "tlb_stale links_stale",
+        },
+        wiring="memory cpus roots_each pool_address page_count",
+        derived="cpu kind frame_of part_of parents table_of directory_of direct_of identity "
+        "free_pages free_count mappings links withheld fetched "
+        "stale stale_count",
+    )
 
     def __init__(self, memory: GuestMemory, cpus, pool, pool_address, windows: Windows):
         self.memory = memory
@@ -640,6 +657,25 @@ class ShadowPages:
                     if self.entries[i] & PRESENT and frame >= self.memory.host_count:
                         self.drop_leaf(i)
         return self.windows.forget()
+
+    def _save_entries(self):
+        """For `vmm.core.saved`; see `vmm.core.shadowstate`."""
+        return save_entries(self)
+
+    def _load_entries(self, value):
+        """The same."""
+        load_entries(self, value)
+
+    def _check_saved(self):
+        """Frames that there are among the strays, entries that there are among the withheld."""
+        strays = [*memoryview(self.strays)][: self.stray_count]
+        if self.stray_count > STRAYS or max(strays, default=0) >= self.memory.host_count:
+            raise BadState(f"{self.stray_count} tables out of step")
+        if (
+            max(memoryview(self.withheld_at)) >= 512 * self.page_count
+            or self.withheld_next > WITHHELD_MASK
+        ):
+            raise BadState(f"withheld entries up to {max(memoryview(self.withheld_at))}")
 
     def snapshot(self):
         """The tables as they stand, by field name, for the checker."""

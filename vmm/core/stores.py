@@ -14,6 +14,7 @@ from vmm.core.cpustate import CpuState
 from vmm.core.fetch import InstructionBytes
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
+from vmm.core.saved import Fields
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
@@ -57,6 +58,11 @@ class StoreEmulator:
 
     After a store `touched` is the number of bytes that were written.
     """
+
+    SAVED = Fields(
+        wiring="cpu memory paging code",
+        transient="physical size device touched",
+    )
 
     def __init__(
         self, cpu: CpuState, memory: GuestMemory, paging: GuestPaging, code: InstructionBytes

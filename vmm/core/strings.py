@@ -11,6 +11,7 @@ import cython
 
 from vmm.core.cpustate import CpuState
 from vmm.core.memory import GuestMemory
+from vmm.core.saved import Fields
 from vmm.core.shadow import ShadowMmu
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
@@ -65,6 +66,10 @@ def string_kind(prefix: cython.uint, opcode: cython.uint) -> cython.uint:
 @cython.cclass
 class StringSweep:
     """Carries out repeated string instructions for one CPU."""
+
+    SAVED = Fields(
+        wiring="cpu memory shadow pages others",
+    )
 
     def __init__(self, cpu: CpuState, memory: GuestMemory, shadow: ShadowMmu):
         self.cpu = cpu

@@ -9,6 +9,7 @@ import cython
 from vmm.core.follow import Follower
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
+from vmm.core.saved import Fields
 from vmm.core.shadowpages import ShadowPages
 
 PRESENT = cython.declare(cython.ulonglong, 0x01)
@@ -21,6 +22,10 @@ class OutOfStep:
 
     Which tables are out of step is a matter of the pages, which all CPUs share.
     """
+
+    SAVED = Fields(
+        wiring="memory paging pages follower",
+    )
 
     def __init__(
         self, memory: GuestMemory, paging: GuestPaging, pages: ShadowPages, follower: Follower

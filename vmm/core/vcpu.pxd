@@ -20,23 +20,23 @@ from vmm.core.strings cimport StringSweep
 
 cdef class Vcpu:
     cdef readonly unsigned int index
-    cdef readonly CpuState cpu
+    cdef public CpuState cpu
     cdef readonly GuestMemory memory
-    cdef readonly GuestPaging paging
-    cdef readonly ShadowMmu shadow
-    cdef readonly Counters counters
-    cdef readonly BatchQueue queue
-    cdef readonly BlockMeter meter
+    cdef public GuestPaging paging
+    cdef public ShadowMmu shadow
+    cdef public Counters counters
+    cdef public BatchQueue queue
+    cdef public BlockMeter meter
     cdef readonly InlineCounter inline
-    cdef readonly Delivery delivery
-    cdef readonly PrivilegedRegisters privileged
-    cdef readonly DoorbellPort doorbell
+    cdef public Delivery delivery
+    cdef public PrivilegedRegisters privileged
+    cdef public DoorbellPort doorbell
     cdef InstructionBytes code
     cdef StoreEmulator stores
     cdef readonly DeviceMemory devices
     cdef StringSweep strings
-    cdef readonly PageFaults faults
-    cdef readonly PortAccess ports
+    cdef public PageFaults faults
+    cdef public PortAccess ports
     cdef readonly Reflector reflector
     cdef public unsigned int spins
     cdef public unsigned int spin_limit
@@ -45,8 +45,8 @@ cdef class Vcpu:
     cdef public unsigned long long instruction_limit
     cdef public unsigned long long deadline
     cdef public unsigned int stop_reason
-    cdef unsigned long long progress
-    cdef unsigned int idle_exits
+    cdef public unsigned long long progress
+    cdef public unsigned int idle_exits
     cdef public object error
     cdef public object after_exit
     cdef object keep

@@ -27,6 +27,7 @@ from vmm.core.portaccess import PortAccess
 from vmm.core.portright import PortRight
 from vmm.core.privileged import PrivilegedRegisters
 from vmm.core.reflector import Reflector
+from vmm.core.saved import FLAG, PART, U32, U64, Fields
 from vmm.core.shadow import ShadowMmu
 from vmm.core.stop import Stop
 from vmm.core.stores import StoreEmulator
@@ -115,6 +116,19 @@ class Vcpu:
     size, value)`); an access that it answers is a heavy exit. `cpuid` and `msrs` are as
     in `PrivilegedRegisters`.
     """
+
+    SAVED = Fields(
+        {
+            PART: "cpu paging shadow counters queue meter delivery privileged doorbell faults "
+            "ports",
+            U32: "spins spin_limit idle_exits",
+            U64: "progress",
+            FLAG: "irq_pending window_wanted",
+        },
+        wiring="index memory code stores devices strings keep inline reflector",
+        derived="instruction_limit deadline stop_reason",
+        host="error after_exit",
+    )
 
     def __init__(self, index, cpu, memory, pages, features, ports, cpuid, msrs):
         self.index = index

@@ -16,6 +16,7 @@ from vmm.core.errors import BadSlots, VcpuThreadError
 from vmm.core.latestexit import ExitRecords
 from vmm.core.memory import GuestMemory
 from vmm.core.policy import Policy
+from vmm.core.saved import Fields
 from vmm.core.shadowpages import ShadowPages
 from vmm.core.slots import MemorySlot, SlotList, changed_frames
 from vmm.core.vcpu import Vcpu
@@ -40,6 +41,10 @@ class Vm:
     one all belong to the thread that made them. Raises `ValueError` for more than 8 bindings, or
     none.
     """
+
+    SAVED = Fields(
+        wiring="memory vcpus crew", elsewhere="pages current", host="_thread _owners _posted exits"
+    )
 
     def __init__(
         self,
@@ -136,10 +141,13 @@ class Vm:
         """Sleep until something is posted, and carry it out."""
         self._posted.get()()
 
-    def run_posted(self) -> None:
-        """Carry out what was posted, in order."""
+    def run_posted(self) -> bool:
+        """Carry out what was posted, in order; answers whether there was anything."""
+        if self._posted.empty():
+            return False
         while not self._posted.empty():
             self._posted.get()()
+        return True
 
     # ---- memory
 
@@ -220,6 +228,11 @@ class Vm:
     def instructions(self) -> int:
         """The instructions of all CPUs so far."""
         return sum(vcpu.meter.instructions for vcpu in self.vcpus)
+
+    def go_on_with(self, vcpu: Vcpu) -> None:
+        """A saved machine goes on with this CPU, on tables as they were saved."""
+        self.current = vcpu
+        self.pages.cpu = vcpu.cpu
 
     def switch_to(self, vcpu: Vcpu) -> None:
         """Another CPU runs from now on, and time with it."""

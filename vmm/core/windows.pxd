@@ -1,6 +1,6 @@
 cdef class Windows:
-    cdef unsigned int[::1] frame_of
-    cdef readonly unsigned int used
+    cdef public unsigned int[::1] frame_of
+    cdef public unsigned int used
     cdef readonly unsigned int address
 
     cdef bint full(self) noexcept

@@ -10,6 +10,7 @@ from array import array
 import cython
 
 from vmm.core.errors import EngineFailure
+from vmm.core.saved import ARRAY, U32, BadState, Fields
 
 WINDOWS = cython.declare(cython.uint, 256)
 
@@ -19,10 +20,20 @@ WINDOWS = cython.declare(cython.uint, 256)
 class Windows:
     """Windows from the engine-physical `address` on, given out in order."""
 
+    SAVED = Fields(
+        {ARRAY: "frame_of", U32: "used"},
+        wiring="address",
+    )
+
     def __init__(self, address):
         self.address = address
         self.frame_of = array("I", bytes(4 * WINDOWS))
         self.used = 0
+
+    def _check_saved(self):
+        """No more than there are."""
+        if self.used > WINDOWS:
+            raise BadState(f"{self.used} windows of {WINDOWS}")
 
     def full(self) -> cython.bint:
         """Has the last one been given out?"""

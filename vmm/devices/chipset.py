@@ -6,6 +6,7 @@ disks by the IDE function (82371SB data sheet, section 2.3).
 
 import struct
 
+from vmm.core.saved import ARRAY, PART, Fields
 from vmm.devices.msi import MSI_SIZE, MsiCapability
 from vmm.devices.pci import identity_registers
 
@@ -28,6 +29,10 @@ _DECODE_BOTH = 0x80008000
 class HostBridge:
     """8086:1237, a host bridge without registers that matter."""
 
+    SAVED = Fields(
+        {ARRAY: "_space"},
+    )
+
     def __init__(self) -> None:
         self._space = identity_registers(_INTEL, 0x1237, (0x06, 0x00, 0x00))
 
@@ -49,6 +54,10 @@ class IdeFunction:
     The channels themselves are `IdeChannel`s on the port bus. With `msi`, which the
     82371SB has not, a guest can have their interrupts as messages.
     """
+
+    SAVED = Fields(
+        {ARRAY: "_space", PART: "_msi"},
+    )
 
     def __init__(self, msi: MsiCapability | None = None) -> None:
         self._msi = msi

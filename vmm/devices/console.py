@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from vmi.address import Port
+from vmm.core.saved import Bytes, Fields
 
 __all__ = ["DEBUG_PORT", "DebugConsole"]
 
@@ -13,6 +14,11 @@ _READBACK = 0xE9
 
 class DebugConsole:
     """Cuts what the guest prints into lines and hands them on without their end."""
+
+    SAVED = Fields(
+        {Bytes(most=1 << 20): "_line"},
+        wiring="_on_line",
+    )
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
         self._line = bytearray()

@@ -1,10 +1,12 @@
 """A disk image, with or without leave to write to it."""
 
 import os
+from array import array
 from enum import StrEnum
 from typing import BinaryIO
 
 from vmm.core.errors import BadDescription
+from vmm.core.saved import CUSTOM, Fields
 
 __all__ = ["SECTOR_SIZE", "DiskImage", "WriteProtected", "Writes"]
 
@@ -30,6 +32,11 @@ class WriteProtected(Exception):
 class DiskImage:
     """Whole sectors of 512 bytes in `file`; the caller opens and closes it."""
 
+    SAVED = Fields(
+        {CUSTOM: "_overlay"},
+        wiring="_file _writes sectors",
+    )
+
     def __init__(self, file: BinaryIO, writes: Writes = Writes.REFUSE) -> None:
         size = file.seek(0, os.SEEK_END)
         if not size or size % SECTOR_SIZE or size // SECTOR_SIZE > _MOST_SECTORS:
@@ -42,6 +49,23 @@ class DiskImage:
         self._writes = writes
         self._overlay: dict[int, bytes] = {}
         self.sectors = size // SECTOR_SIZE
+
+    def _save_overlay(self) -> dict[str, bytes]:
+        """For `vmm.core.saved`: the numbers of the sectors, 64 bits each, and their contents."""
+        return {
+            "numbers": array("Q", self._overlay).tobytes(),
+            "sectors": b"".join(self._overlay.values()),
+        }
+
+    def _load_overlay(self, value: dict[str, bytes]) -> None:
+        """The same."""
+        numbers, data = memoryview(value["numbers"]).cast("Q"), value["sectors"]
+        if len(data) != len(numbers) * SECTOR_SIZE or (numbers and self._writes is Writes.REFUSE):
+            raise ValueError(f"{len(numbers)} sectors in {len(data)} bytes")
+        self._overlay = {}
+        for i, number in enumerate(numbers):
+            self._check(number)
+            self._overlay[number] = data[i * SECTOR_SIZE : (i + 1) * SECTOR_SIZE]
 
     @property
     def writes(self) -> Writes:

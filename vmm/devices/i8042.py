@@ -6,9 +6,9 @@ takes them a long time when nobody answers.
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 from vmi.address import Port
+from vmm.core.saved import ARRAY, CUSTOM, U8, BadState, Fields, Optional
 from vmm.devices.bytewide import ByteWideDevice
 from vmm.devices.lines import InterruptLine
 
@@ -34,6 +34,16 @@ _RESEND = 0xFE
 class I8042(ByteWideDevice):
     """`line` is IRQ 1; `on_reset` is called with the reason when the guest asks for a reset."""
 
+    SAVED = Fields(
+        {
+            ARRAY: "_ram",
+            CUSTOM: "_answers",
+            U8: "_last _last_status _output_port _was_command",
+            Optional(U8): "_operand_for",
+        },
+        wiring="_line _on_reset _commands _operand_commands",
+    )
+
     def __init__(self, line: InterruptLine, on_reset: Callable[[str], None]) -> None:
         self._line = line
         self._on_reset = on_reset
@@ -44,7 +54,8 @@ class I8042(ByteWideDevice):
         self._last = 0
         self._last_status = 0
         self._output_port = _OUTPUT_NOT_RESET | _OUTPUT_A20
-        self._operand_for: Callable[[int], None] | None = None
+        self._operand_for: int | None = None
+        """The command whose operand comes next."""
         self._was_command = 0
         self._commands: dict[int, Callable[[], None]] = {
             0xA9: lambda: self._answer(_CLOCK_STUCK_LOW),
@@ -63,6 +74,20 @@ class I8042(ByteWideDevice):
             0xD3: self._answer,
             0xD4: lambda _value: self._answer(_RESEND, _TIMEOUT),
         }
+
+    def _check_saved(self) -> None:
+        """A command that takes an operand."""
+        command = self._operand_for
+        if command not in {None, *self._operand_commands, *range(0x60, 0x80)}:
+            raise BadState(f"an operand for command {command}")
+
+    def _save_answers(self) -> list[list[int]]:
+        """For `vmm.core.saved`: bytes with their status bits."""
+        return [list(answer) for answer in self._answers]
+
+    def _load_answers(self, value: list[list[int]]) -> None:
+        """The same."""
+        self._answers = deque((byte & 0xFF, bits & 0xFF) for byte, bits in value)
 
     @property
     def mode(self) -> int:
@@ -94,24 +119,24 @@ class I8042(ByteWideDevice):
             self._command(value)
         elif port == I8042_DATA_PORT:
             self._was_command = 0
-            take, self._operand_for = self._operand_for, None
-            if take is not None:
-                take(value)
-            else:
+            command, self._operand_for = self._operand_for, None
+            if command is None:
                 self._to_keyboard()
+            elif command in self._operand_commands:
+                self._operand_commands[command](value)
+            else:
+                self._ram[command & 0x1F] = value
         self._settle()
 
     def _command(self, value: int) -> None:
         if 0x20 <= value < 0x40:
             self._answer(self._ram[value & 0x1F])
-        elif 0x60 <= value < 0x80:
-            self._operand_for = partial(self._ram.__setitem__, value & 0x1F)
+        elif 0x60 <= value < 0x80 or value in self._operand_commands:
+            self._operand_for = value
         elif value >= 0xF0:
             self._pulse(value & 0x0F)
         elif value in self._commands:
             self._commands[value]()
-        else:
-            self._operand_for = self._operand_commands.get(value)
 
     def _answer(self, value: int, bits: int = 0) -> None:
         self._answers.append((value, bits))

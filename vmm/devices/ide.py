@@ -5,6 +5,7 @@ selected one answers and drives the interrupt.
 """
 
 from vmi.address import Port
+from vmm.core.saved import PARTS, U8, BadState, Fields
 from vmm.devices.idedrive import IdeDrive
 from vmm.devices.lines import InterruptLine
 
@@ -41,6 +42,12 @@ _BUSY = 0x80
 class IdeChannel:
     """Command block at `base`, device control at `control`; none is an absent drive."""
 
+    SAVED = Fields(
+        {PARTS: "_drives", U8: "_selected _control"},
+        wiring="_line _base _control_port",
+        derived="_present",
+    )
+
     def __init__(
         self,
         line: InterruptLine,
@@ -56,6 +63,11 @@ class IdeChannel:
         self._present = [drive for drive in self._drives if drive is not None]
         self._selected = 0
         self._control = 0
+
+    def _check_saved(self) -> None:
+        """One of two drives."""
+        if self._selected not in {0, 1}:
+            raise BadState(f"drive {self._selected}: expected 0 or 1")
 
     @property
     def drives(self) -> tuple[IdeDrive | None, IdeDrive | None]:

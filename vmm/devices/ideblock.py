@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from vmi.ide import BUFFER_SIZE, IdeField
 from vmm.core.bus import Block
+from vmm.core.saved import Fields
 from vmm.devices.disk import SECTOR_SIZE, Writes
 from vmm.devices.ide import IdeChannel
 from vmm.devices.idedrive import DriveState, IdeDrive, Registers, Status
@@ -29,8 +30,15 @@ class BadBlock(ValueError):
 class ChannelBlock:
     """A channel block in guest memory."""
 
+    SAVED = Fields(elsewhere="_memory")
+
     def __init__(self, memory: Block) -> None:
         self._memory = memory
+
+    @property
+    def start(self) -> int:
+        """Its guest-physical address."""
+        return self._memory.start
 
     def word(self, field: int) -> int:
         """A 32-bit field."""

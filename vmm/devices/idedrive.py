@@ -4,8 +4,10 @@ Commands take no time: a drive is never seen busy.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from typing import ClassVar
 
+from vmm.core.saved import CUSTOM, FLAG, PART, U8, U32, VIRTUAL_TIME, BadState, Bytes, Fields
 from vmm.devices.disk import SECTOR_SIZE, DiskImage, Writes
 from vmm.devices.ideidentify import MULTIPLE_LIMIT, Geometry, identify_data
 
@@ -44,6 +46,13 @@ _IDLE_OR_ACTIVE = 0xFF
 @dataclass(slots=True)
 class Registers:
     """The command block. Count and address have a byte written before the last (HOB)."""
+
+    SAVED: ClassVar[Fields] = Fields(
+        {
+            U8: "features count low mid high device previous_count previous_low previous_mid "
+            "previous_high"
+        }
+    )
 
     features: int = 0
     count: int = 1
@@ -92,6 +101,19 @@ class IdeDrive:
     sector in the registers.
     """
 
+    SAVED = Fields(
+        {
+            PART: "registers _image",
+            U8: "error status _multiple",
+            FLAG: "interrupt _incoming _wide",
+            Bytes(most=MULTIPLE_LIMIT * SECTOR_SIZE): "_buffer",
+            U32: "_position _left _block",
+            VIRTUAL_TIME: "_next",
+            CUSTOM: "_geometry",
+        },
+        wiring="_default _commands",
+    )
+
     def __init__(self, image: DiskImage) -> None:
         self._image = image
         self._default = Geometry.of(image.sectors)
@@ -137,6 +159,29 @@ class IdeDrive:
     def identify_data(self) -> bytes:
         """What IDENTIFY DEVICE answers now."""
         return identify_data(self._image.sectors, self._default, self._geometry, self._multiple)
+
+    def _check_saved(self) -> None:
+        """A transfer that stays within its buffer and the disk."""
+        waiting = len(self._buffer) // SECTOR_SIZE if self._incoming else 0
+        if (
+            self._next + waiting > self._image.sectors
+            or self._position > len(self._buffer)
+            or self._multiple > MULTIPLE_LIMIT
+            or self._block > MULTIPLE_LIMIT
+            or len(self._buffer) % SECTOR_SIZE
+        ):
+            raise BadState(f"a transfer of {self._left} sectors at {self._next}")
+
+    def _save_geometry(self) -> list[int]:
+        """For `vmm.core.saved`."""
+        return list(astuple(self._geometry))
+
+    def _load_geometry(self, value: list[int]) -> None:
+        """The same."""
+        shape = Geometry(*value)
+        if not (shape.cylinders >= 0 and 1 <= shape.heads <= 16 and 1 <= shape.sectors <= 255):
+            raise ValueError(f"{shape}")
+        self._geometry = shape
 
     def reset(self) -> None:
         """A reset by software; settings survive it."""

@@ -7,6 +7,7 @@ ROM's block first, and what the ROM had not handed over is stored.
 
 from vmi.ide import BLOCK_SIZE, BUFFER_SECTORS, IdeField, IdeRequest
 from vmm.core.bus import Block
+from vmm.core.saved import PART, Fields
 from vmm.devices.disk import SECTOR_SIZE, DiskImage, WriteProtected
 from vmm.devices.ide import IdeChannel
 from vmm.devices.ideblock import BadBlock, ChannelBlock
@@ -19,6 +20,8 @@ class IdeInRom:
 
     block_size = BLOCK_SIZE
 
+    SAVED = Fields({PART: "_channel"}, elsewhere="_block", wiring="ports")
+
     def __init__(self, channel: IdeChannel) -> None:
         self._channel = channel
         self.ports = channel.ports
@@ -28,6 +31,15 @@ class IdeInRom:
     def lent(self) -> bool:
         """Does the ROM keep it now?"""
         return self._block is not None
+
+    @property
+    def block_start(self) -> int | None:
+        """Where the ROM keeps it, guest-physical; none while it does not."""
+        return None if self._block is None else self._block.start
+
+    def stay_lent(self, block: Block) -> None:
+        """Of a machine that was saved while the ROM kept it: the block is as it was."""
+        self._block = ChannelBlock(block)
 
     # ---- native accesses
 

@@ -14,6 +14,7 @@ __all__ = [
     "IOAPIC_ID",
     "IOAPIC_INPUTS",
     "IOAPIC_VERSION",
+    "STATE_ITEMS",
     "IoApic",
     "input_of_irq",
 ]
@@ -34,6 +35,7 @@ _LOW, _HIGH = 0xFFFFFFFF, 0xFFFFFFFF00000000
 
 # Items of state behind those of the redirection table.
 _STATE_WIRES, _STATE_SELECT, _STATE_ID = IOAPIC_INPUTS, IOAPIC_INPUTS + 1, IOAPIC_INPUTS + 2
+STATE_ITEMS = IOAPIC_INPUTS + 3
 
 
 def input_of_irq(irq: int) -> int:

@@ -20,7 +20,8 @@ from vmm.core.apicmessage import (
     MessageKind,
 )
 from vmm.core.errors import VmmError
-from vmm.devices.ioapic import IoApic
+from vmm.core.saved import CUSTOM, FLAG, Fields
+from vmm.devices.ioapic import STATE_ITEMS, IoApic
 
 __all__ = [
     "DeviceGone",
@@ -177,12 +178,30 @@ class IoApicLink:
     the device had to be started again.
     """
 
+    SAVED = Fields(
+        {CUSTOM: "_state"},
+        wiring="_home _deliver _end",
+        host="restarts",
+    )
+
     def __init__(self, home: IoApicHome, deliver: Callable[[ApicMessage], object]) -> None:
         self._home = home
         self._deliver = deliver
         self._state: dict[int, int] = {}
         self._end = home.start()
         self.restarts = 0
+
+    def _save_state(self) -> list[list[int]]:
+        """For `vmm.core.saved`."""
+        return [[item, value] for item, value in self._state.items()]
+
+    def _load_state(self, value: list[list[int]]) -> None:
+        """The same; the device starts afresh."""
+        state = {int(item): int(number) for item, number in value}
+        for item, number in state.items():
+            if not 0 <= item < STATE_ITEMS or not 0 <= number < 1 << 64:
+                raise ValueError(f"I/O APIC state item {item} = {number}")
+        self.restore(state)
 
     def memory_read(self, address: int, size: int) -> int:
         """A register; only whole ones can be loaded."""
@@ -272,6 +291,11 @@ class IoApicLink:
 
 class WireTo:
     """One input of an I/O APIC at the end of a link, beside the 8259s' if they have it too."""
+
+    SAVED = Fields(
+        {FLAG: "_level"},
+        wiring="_link _number",
+    )
 
     def __init__(self, link: IoApicLink, number: int) -> None:
         self._link = link

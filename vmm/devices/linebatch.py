@@ -2,11 +2,18 @@
 
 from collections.abc import Callable
 
+from vmm.core.saved import Bytes, Fields
+
 __all__ = ["LineBatch"]
 
 
 class LineBatch:
     """Collects bytes; `sink` gets whole lines with their end, and the rest on `flush`."""
+
+    SAVED = Fields(
+        {Bytes(most=1 << 20): "_line"},
+        wiring="_sink",
+    )
 
     def __init__(self, sink: Callable[[bytes], None]) -> None:
         self._sink = sink

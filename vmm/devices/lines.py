@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from vmm.core.saved import FLAG, PARTS, Fields
+
 __all__ = ["InterruptLine", "LooseLine", "SharedLine"]
 
 
@@ -17,12 +19,20 @@ class InterruptLine(Protocol):
 class LooseLine:
     """A wire that leads nowhere, but remembers its level."""
 
+    SAVED = Fields(
+        {FLAG: "level"},
+    )
+
     def __init__(self) -> None:
         self.level = False
 
 
 class SharedLine:
     """One wire to several inputs."""
+
+    SAVED = Fields(
+        {FLAG: "_level", PARTS: "_inputs"},
+    )
 
     def __init__(self, *inputs: InterruptLine) -> None:
         self._inputs = inputs

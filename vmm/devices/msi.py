@@ -6,6 +6,7 @@ it is enabled the function sends a message where it would raise its wire, which 
 
 from collections.abc import Callable
 
+from vmm.core.saved import FLAG, PARTS, U8, U16, U32, BadState, Fields
 from vmm.devices.lines import InterruptLine
 
 __all__ = ["MSI_SIZE", "MsiCapability", "MsiLine"]
@@ -28,6 +29,17 @@ class MsiCapability:
     function's Bus Master enable, is set.
     """
 
+    SAVED = Fields(
+        {
+            FLAG: "master _enabled",
+            U8: "_granted",
+            U32: "_address",
+            U16: "_data",
+            PARTS: "_lines",
+        },
+        wiring="_capable _send",
+    )
+
     def __init__(self, messages: int, send: Callable[[int, int], object]) -> None:
         if messages.bit_count() != 1 or messages > _MOST_MESSAGES:
             raise ValueError(f"{messages} messages: expected a power of two up to {_MOST_MESSAGES}")
@@ -39,6 +51,11 @@ class MsiCapability:
         self._data = 0
         self._send = send
         self._lines: list[MsiLine] = []
+
+    def _check_saved(self) -> None:
+        """No more messages granted than asked for."""
+        if self._granted > self._capable:
+            raise BadState(f"2**{self._granted} messages of 2**{self._capable}")
 
     @property
     def enabled(self) -> bool:
@@ -82,6 +99,11 @@ class MsiCapability:
 
 class MsiLine:
     """An interrupt of a function, which its device drives as a wire."""
+
+    SAVED = Fields(
+        {FLAG: "_level"},
+        wiring="_capability _number _wire",
+    )
 
     def __init__(self, capability: MsiCapability, number: int, wire: InterruptLine) -> None:
         self._capability = capability

@@ -4,6 +4,7 @@ import struct
 from typing import Protocol
 
 from vmi.address import Port
+from vmm.core.saved import BY_KEY, U32, Fields
 
 __all__ = [
     "CONFIG_ADDRESS",
@@ -40,6 +41,10 @@ class PciFunction(Protocol):
 
 class PciHost:
     """Bus 0 with up to 32 devices of one function each."""
+
+    SAVED = Fields(
+        {U32: "_address", BY_KEY: "_functions"},
+    )
 
     def __init__(self) -> None:
         self._functions: dict[int, PciFunction] = {}

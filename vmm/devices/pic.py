@@ -7,6 +7,7 @@ bridges (82371 data sheet), which ignore the LTIM bit of ICW1.
 from collections.abc import Callable
 
 from vmi.address import Port
+from vmm.core.saved import FLAG, PART, U8, Fields, Methods
 from vmm.devices.bytewide import ByteWideDevice
 
 __all__ = [
@@ -46,6 +47,15 @@ class Pic:
     An edge-triggered request stands as long as its wire stays high and is taken
     back when the wire falls before it is acknowledged, as on the real part.
     """
+
+    SAVED = Fields(
+        {
+            U8: "base level_triggered _wires _edges _in_service _mask _lowest",
+            FLAG: "_auto_eoi _rotate_on_auto_eoi _special_mask _special_nested _read_in_service "
+            "_poll",
+            Methods("_set_base", "_keep_wiring", "_set_icw4"): "_initialising",
+        },
+    )
 
     def __init__(self, base: int) -> None:
         self.base = base
@@ -209,6 +219,10 @@ class Pic:
 class PicLine:
     """One interrupt input of the pair."""
 
+    SAVED = Fields(
+        wiring="_pair _irq",
+    )
+
     def __init__(self, pair: "PicPair", irq: int) -> None:
         self._pair = pair
         self._irq = irq
@@ -229,6 +243,11 @@ class PicPair(ByteWideDevice):
     `on_change` hears of each change of the CPU's interrupt line. Both chips start
     as PC firmware leaves them: vectors 0x08 and 0x70, every input masked.
     """
+
+    SAVED = Fields(
+        {PART: "_master _slave", FLAG: "_pending"},
+        wiring="_on_change",
+    )
 
     def __init__(self, on_change: Callable[[bool], None] = lambda _level: None) -> None:
         self._master = Pic(0x08)

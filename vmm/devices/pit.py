@@ -7,6 +7,7 @@ next rising edge is put on a timer, for it is IRQ 0.
 from collections.abc import Callable
 
 from vmi.address import Port
+from vmm.core.saved import PARTS, Fields, Timer
 from vmm.core.timers import Timers
 from vmm.devices.bytewide import ByteWideDevice
 from vmm.devices.lines import InterruptLine
@@ -42,6 +43,11 @@ class Pit(ByteWideDevice):
     high, also through the low half of the square wave: nothing can tell but a
     request that waited for half a period, which is kept here.
     """
+
+    SAVED = Fields(
+        {Timer("_edge"): "_timer", PARTS: "_channels"},
+        wiring="_timers _now _line _is_shared _refresh",
+    )
 
     def __init__(self, timers: Timers, now: Callable[[], int], line: InterruptLine) -> None:
         self._timers = timers

@@ -6,6 +6,19 @@ is in the counter from T+1 on, as the data sheet has it.
 
 import struct
 
+from vmm.core.saved import (
+    ARRAY,
+    FLAG,
+    U8,
+    U32,
+    VIRTUAL_TIME,
+    BadState,
+    Fields,
+    Numbers,
+    Optional,
+    Signed,
+)
+
 __all__ = ["SHARED_CHANNEL", "PitChannel"]
 
 SHARED_CHANNEL = struct.Struct("<4BIQ")
@@ -15,6 +28,7 @@ _SECOND_BYTE = 3
 
 _LOW, _HIGH, _LOW_THEN_HIGH = 1, 2, 3
 """How a count is accessed: bits 5-4 of the control word."""
+_LAST_MODE, _MOST_COUNT = 5, 0x10000
 _PERIODIC = frozenset({2, 3})
 _TRIGGERED = frozenset({1, 5})
 """Modes in which a rising GATE starts the count."""
@@ -26,6 +40,20 @@ _STATUS_NULL = 0x40
 
 class PitChannel:
     """A counter with its control word, latches and GATE input (high to begin with)."""
+
+    SAVED = Fields(
+        {
+            FLAG: "gate _bcd",
+            U8: "_mode _access _control_bits",
+            U32: "_count",
+            VIRTUAL_TIME: "_elapsed",
+            Optional(Signed(60)): "_start _next_due",
+            Optional(U32): "_next_count",
+            Optional(U8): "_low_byte _status",
+            Numbers(8, most=2): "_latched",
+            ARRAY: "_shared",
+        },
+    )
 
     def __init__(self) -> None:
         self.gate = True
@@ -47,6 +75,17 @@ class PitChannel:
         self._latched: list[int] = []
         self._status: int | None = None
         self._shared = memoryview(bytearray(SHARED_CHANNEL.size))
+
+    def _check_saved(self) -> None:
+        """A counter that can count."""
+        counts = (self._count, self._next_count or 0)
+        if (
+            self._mode > _LAST_MODE
+            or not _LOW <= self._access <= _LOW_THEN_HIGH
+            or max(counts) > _MOST_COUNT
+            or (self._start is not None and not self._count)
+        ):
+            raise BadState(f"a channel in mode {self._mode} with the counts {counts}")
 
     def share(self, view: memoryview) -> None:
         """Keep what a port filter sees in `view` from now on."""

@@ -1,6 +1,7 @@
 """System control port B, 0x61: the speaker's gate and three things to read (IBM PC AT)."""
 
 from vmi.address import Port
+from vmm.core.saved import ARRAY, Fields
 from vmm.devices.bytewide import ByteWideDevice
 from vmm.devices.pit import Pit
 
@@ -17,6 +18,11 @@ _OUTPUT = 0x20
 
 class ControlPortB(ByteWideDevice):
     """Bit 0 is channel 2's GATE, bit 4 the memory refresh, bit 5 channel 2's output."""
+
+    SAVED = Fields(
+        {ARRAY: "_shared"},
+        wiring="_pit",
+    )
 
     shared_size = 8
     """A port filter sees the bits that were written, in the first byte."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from vmi.address import Port
+from vmm.core.saved import U8, Fields
 from vmm.devices.bytewide import ByteWideDevice
 
 __all__ = ["CONTROL_PORT_A", "ControlPortA"]
@@ -19,6 +20,11 @@ class ControlPortA(ByteWideDevice):
     Address line 20 is always enabled in this machine; bit 1 only remembers what
     was asked of it.
     """
+
+    SAVED = Fields(
+        {U8: "_bits"},
+        wiring="_on_reset",
+    )
 
     def __init__(self, on_reset: Callable[[str], None]) -> None:
         self._on_reset = on_reset

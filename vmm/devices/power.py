@@ -1,9 +1,11 @@
 """The exit port: a guest says that it is done and whether it is content (QEMU isa-debug-exit)."""
 
 from collections.abc import Callable
+from dataclasses import astuple
 
 from vmi.address import Port
 from vmm.core.outcome import Outcome, OutcomeKind
+from vmm.core.saved import CUSTOM, Fields
 
 __all__ = ["EXIT_PORT", "EXIT_PORT_COUNT", "ExitPort"]
 
@@ -14,9 +16,22 @@ EXIT_PORT_COUNT = 4
 class ExitPort:
     """Ends the run: 0 is content, anything else is the code of the check that failed."""
 
+    SAVED = Fields(
+        {CUSTOM: "outcome"},
+        wiring="on_exit",
+    )
+
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
         self.on_exit: Callable[[], None] = lambda: None
+
+    def _save_outcome(self) -> list[str] | None:
+        """For `vmm.core.saved`."""
+        return None if self.outcome is None else list(astuple(self.outcome))
+
+    def _load_outcome(self, value: list[str] | None) -> None:
+        """The same."""
+        self.outcome = None if value is None else Outcome(OutcomeKind(value[0]), str(value[1]))
 
     def read(self, _port: int, size: int) -> int:
         """Nothing to read."""

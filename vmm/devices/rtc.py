@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from vmi.address import Port
+from vmm.core.saved import ARRAY, CUSTOM, U8, U32, VIRTUAL_TIME, BadState, Fields, Timer
 from vmm.core.timers import Timers
 from vmm.devices.bytewide import ByteWideDevice
 from vmm.devices.clockfields import (
@@ -23,7 +24,7 @@ from vmm.devices.clockfields import (
     fields_of,
     moment_of,
 )
-from vmm.devices.cmos import CENTURY, firmware_cmos
+from vmm.devices.cmos import CENTURY, CMOS_SIZE, firmware_cmos
 from vmm.devices.lines import InterruptLine
 
 __all__ = ["DEFAULT_START", "RTC_PORTS", "RTC_PORT_COUNT", "Rtc"]
@@ -65,6 +66,18 @@ class Rtc(ByteWideDevice):
     so is a date that does not exist.
     """
 
+    SAVED = Fields(
+        {
+            Timer("_wake"): "_timer",
+            U8: "_index _flags",
+            ARRAY: "_cmos",
+            U32: "_phase",
+            CUSTOM: "_base _held",
+            VIRTUAL_TIME: "_seen",
+        },
+        wiring="_timers _now _line",
+    )
+
     def __init__(
         self,
         timers: Timers,
@@ -90,6 +103,33 @@ class Rtc(ByteWideDevice):
         """The numbers in the time registers while the clock is stopped."""
         self._seen = 0
         """Virtual time up to which events are in the flags."""
+
+    def _check_saved(self) -> None:
+        """A register that there is, and a phase within a second."""
+        if self._index >= CMOS_SIZE or self._phase >= _SECOND:
+            raise BadState(f"register {self._index}, phase {self._phase}")
+
+    def _save_base(self) -> str:
+        """For `vmm.core.saved`: ISO 8601."""
+        return self._base.isoformat()
+
+    def _load_base(self, value: str) -> None:
+        """The same."""
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo != UTC:
+            raise ValueError(f"{value}: expected UTC")
+        self._base = moment
+
+    def _save_held(self) -> list[list[int]] | None:
+        """For `vmm.core.saved`: register and number."""
+        return None if self._held is None else [list(pair) for pair in self._held.items()]
+
+    def _load_held(self, value: list[list[int]] | None) -> None:
+        """The same."""
+        held = None if value is None else {int(key): int(number) for key, number in value}
+        if held is not None and set(held) != _TIME:
+            raise ValueError(f"registers {sorted(held)}: expected {sorted(_TIME)}")
+        self._held = held
 
     @property
     def time(self) -> datetime:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from vmi.address import Port
+from vmm.core.saved import FLAG, U8, U16, Fields, Numbers
 from vmm.devices.bytewide import ByteWideDevice
 from vmm.devices.lines import InterruptLine
 
@@ -37,6 +38,8 @@ _CONNECTED = 0xB0
 
 _FIFO_SIZE = 16
 _TRIGGERS = (1, 4, 8, 14)
+_MOST_WAITING = 1 << 20
+"""Of typed bytes in a saved machine."""
 
 
 class Uart(ByteWideDevice):
@@ -44,6 +47,18 @@ class Uart(ByteWideDevice):
 
     The interrupt line follows OUT2, which gates it on a PC.
     """
+
+    SAVED = Fields(
+        {
+            U16: "_divisor",
+            U8: "_ier _fcr _lcr _mcr _scratch _errors _modem_delta",
+            FLAG: "_empty_pending",
+            Numbers(8, most=_FIFO_SIZE): "_fifo",
+            Numbers(8, most=_MOST_WAITING): "_waiting",
+        },
+        wiring="_line _output _base _readers",
+        derived="_shared",
+    )
 
     def __init__(self, line: InterruptLine, output: Callable[[bytes], None], base: int) -> None:
         self._line = line

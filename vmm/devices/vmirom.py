@@ -3,6 +3,7 @@
 import struct
 
 from vmi.header import VMI_DEVICE, VMI_VENDOR
+from vmm.core.saved import ARRAY, Fields
 from vmm.devices.pci import identity_registers
 
 __all__ = ["VmiRomDevice"]
@@ -18,6 +19,11 @@ _SMALLEST_BAR = 2048
 
 class VmiRomDevice:
     """15AD:0801 with a ROM BAR as large as the next power of two."""
+
+    SAVED = Fields(
+        {ARRAY: "_space"},
+        wiring="_size _rom",
+    )
 
     def __init__(self, image: bytes) -> None:
         self._size = max(_SMALLEST_BAR, 1 << (len(image) - 1).bit_length())

@@ -14,6 +14,7 @@ from vmi.clock import AlarmRequest, CycleCounter, Wiring
 from vmi.doorbell import Doorbell, Feature
 from vmm.core.clock import LEAST_PERIOD, GuestClock
 from vmm.core.event import Reason
+from vmm.core.memory import GuestMemory
 from vmm.core.outcome import OutcomeKind
 from vmm.core.timers import NEVER, Timers
 from vmm.machine import Machine, Run
@@ -28,7 +29,7 @@ class Bench:
         self.now = 1_000_000
         self.timers = Timers()
         self.rings: list[int] = []
-        self.clock = GuestClock(self.timers, lambda: self.now, 0)
+        self.clock = GuestClock(self.timers, lambda: self.now, 0, GuestMemory(bytearray(4096)))
         self.clock.wire(Wiring.IRQ0, lambda: self.rings.append(self.now))
 
     def set(self, expiry: int, period: int | None = None, counter: CycleCounter = REAL) -> None:
