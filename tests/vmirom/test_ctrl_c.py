@@ -49,9 +49,12 @@ def interrupt(process: subprocess.Popen[str], busy: float = BUSY) -> tuple[str, 
     return out, err
 
 
-@pytest.mark.parametrize("rom", ["none", "batching"])
-def test_run_in_json(start: Start, rom: str) -> None:
-    out, err = interrupt(start("run", "forkstorm", "--rom", rom, "--json", *LONG))
+@pytest.mark.parametrize(
+    ("rom", "more"),
+    [("none", ()), ("batching", ()), ("none", ("--cpus", "2", "--threads"))],
+)
+def test_run_in_json(start: Start, rom: str, more: tuple[str, ...]) -> None:
+    out, err = interrupt(start("run", "forkstorm", "--rom", rom, "--json", *more, *LONG))
     value = json.loads(out)
     assert err == ""
     assert value["outcome"] == "interrupted"

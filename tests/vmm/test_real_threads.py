@@ -16,6 +16,8 @@ from vmm.core.errors import VcpuThreadError
 from vmm.core.outcome import OutcomeKind
 from vmm.core.registerids import REGISTER_NAMES
 from vmm.core.threadrun import SLICE
+from vmm.core.vcpu import Vcpu
+from vmm.core.vm import Vm
 from vmm.engine.parallel import check_parallel
 from vmm.machine import Machine, MachineDescription
 
@@ -287,6 +289,25 @@ def test_the_limit_holds_for_all_together(parallel: Make) -> None:
 def test_an_error_ends_every_cpu(parallel: Make) -> None:
     run = parallel("start: jmp start\nap: movl $0, 0x0\n lidt 0x200000\n int $3", 2).run()
     assert run.outcome.kind is OutcomeKind.TRIPLE_FAULT
+    assert vcpu_threads() == []
+
+
+def test_a_defect_in_the_middle_of_an_exit_is_raised_and_hangs_nobody(
+    parallel: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switched, switch = 0, Vm._switch
+
+    def defect(vm: Vm, vcpu: Vcpu, how: int) -> None:
+        nonlocal switched
+        switched += 1
+        if switched == 20:
+            raise RuntimeError("a defect")
+        switch(vm, vcpu, how)
+
+    monkeypatch.setattr(Vm, "_switch", defect)
+    machine = parallel(COUNTING, 3)
+    with pytest.raises(RuntimeError, match="a defect"):
+        machine.run()
     assert vcpu_threads() == []
 
 

@@ -189,7 +189,10 @@ class SharedCpu:
             self.gate.acquire()
             if exclusive:
                 self.gate.stop_others(self.index)
-            self.take(exclusive, serializing)
+            try:
+                self.take(exclusive, serializing)
+            except Exception as error:  # noqa: BLE001 - the turn must be given back
+                self.vcpu.fail(error)
         return 0
 
     def end(self, exclusive: cython.bint) -> cython.int:
