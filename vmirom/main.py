@@ -22,7 +22,7 @@ __all__ = ["cli", "main"]
 _BAD_INPUT = 2
 _GARBAGE_THRESHOLD = 50_000
 """New container objects upon which the youngest are searched; Python starts with 700."""
-_RUNS_A_MACHINE = {"run", "top", "compare", "bench"}
+_RUNS_A_MACHINE = {"resume", "run", "top", "compare", "bench"}
 
 
 _VERBS = {
@@ -39,6 +39,7 @@ _VERBS = {
     "policies": "catalogue",
     "report": "report",
     "registers": "registers",
+    "resume": "resume",
     "run": "run",
     "top": "top",
 }

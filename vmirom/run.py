@@ -41,7 +41,7 @@ from vmm.machine import Machine, MachineDescription, Run
 if TYPE_CHECKING:
     from vmm.kvm_machine import KvmMachine
 
-__all__ = ["run"]
+__all__ = ["print_run", "run"]
 
 
 @click.command(
@@ -99,6 +99,14 @@ __all__ = ["run"]
     is_flag=True,
     help="Type stdin on the guest's serial port, whenever the guest waits for input.",
 )
+@click.option(
+    "--save",
+    "save_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Save the machine to FILE where a limit, --until or Ctrl-C ends the run; "
+    "`vmirom resume` goes on from there.",
+)
 @observe_options
 @costs_options
 @as_json
@@ -112,6 +120,7 @@ def run(
     place_count: int,
     system_map: Path | None,
     console_file: Path | None,
+    save_file: Path | None,
     asked: Asked,
     *,
     interactive: bool,
@@ -143,7 +152,7 @@ def run(
             result = (
                 _interact(machine, tell, show=not json_output)
                 if interactive
-                else machine.run(tell.watch)
+                else _run(machine, tell, save_file)
             )
             if seen.trace is not None:
                 seen.trace.finish(result)
@@ -158,7 +167,7 @@ def run(
     elif asked.csv:
         seen.print_csv(result)
     else:
-        _print(chosen.name, named, symbols, show_calls=show_calls, place_count=place_count)
+        print_run(chosen.name, named, symbols, show_calls=show_calls, place_count=place_count)
         seen.show(f"{chosen.name}, ROM {rom.name}", result)
     if result.outcome.kind is OutcomeKind.INTERRUPTED:
         sys.exit(INTERRUPTED)
@@ -169,6 +178,20 @@ def run(
             _print_state(result, symbols)
         stderr.print(f"vmirom: {chosen.name}: {result.outcome}", markup=False)
         sys.exit(1)
+
+
+def _run(machine: "Machine | KvmMachine", tell: Progress, path: Path | None) -> Run:
+    """Run, and say where the machine is saved if that was asked for."""
+    if path is None:
+        return machine.run(tell.watch)
+    if not isinstance(machine, Machine):
+        machine.close()
+        raise BadDescription("--save needs engine unicorn: a machine on KVM cannot be saved")
+    result = machine.run(tell.watch, save=path)
+    tell.quiet()
+    what = f"saved to {str(path)!r}" if machine.saved_to is not None else "not saved: it has ended"
+    stderr.print(f"vmirom: the machine is {what}", markup=False)
+    return result
 
 
 def _interact(machine: "Machine | KvmMachine", tell: Progress, *, show: bool) -> Run:
@@ -193,9 +216,10 @@ def _write_console(path: Path, text: str) -> None:
         raise BadDescription(f"console {str(path)!r}: {error.strerror or error}") from None
 
 
-def _print(
+def print_run(
     guest: str, named: NamedRun, symbols: SymbolMap, *, show_calls: bool, place_count: int
 ) -> None:
+    """The exits of a run by reason, and what else was asked for."""
     result = named.run
     stdout.print(
         f"{guest}, ROM {named.rom.name}, policy {result.policy.name}, engine {result.engine}: "

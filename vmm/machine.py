@@ -82,6 +82,10 @@ _CASCADE = 2
 _LINT1 = 1
 
 
+_LEFT = frozenset({OutcomeKind.LIMIT, OutcomeKind.INTERRUPTED, OutcomeKind.PASSED})
+"""How a run that could go on is left: by a limit, Ctrl-C, or what `until` waits for."""
+
+
 def _nobody(_text: str) -> None:
     """Nobody listens."""
 
@@ -138,6 +142,8 @@ class Machine:
     _recording: Recording | None = field(init=False, default=None)
     checker: ShadowChecker | None = field(init=False, default=None)
     _disk: BinaryIO | None = field(init=False, default=None)
+    saved_to: Path | None = field(init=False, default=None)
+    """Where `run` has saved the machine, if it has."""
     _left_early: Outcome | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -407,23 +413,33 @@ class Machine:
         """
         self._recording = Recording(self.vm.vcpus, self.description.policy, sinks, timing=timing)
 
-    def run(self, watch: Callable[[int], None] | None = None, *, waits: bool = False) -> Run:
+    def run(
+        self,
+        watch: Callable[[int], None] | None = None,
+        *,
+        waits: bool = False,
+        save: Path | None = None,
+    ) -> Run:
         """Run the guest to its end; `watch` is told the instructions so far (see `RunLoop.run`).
 
         A machine all of whose CPUs have halted for good ends, or, with `waits`, sleeps until a
-        call from another thread wakes it. In the thread that made the machine; raises
+        call from another thread wakes it. A run that is left before the guest has ended is
+        saved to the file `save`. In the thread that made the machine; raises
         `VcpuThreadError` in another one.
         """
         self.vm.check_thread("run")
         try:
-            return self._run(watch, waits=waits)
+            return self._run(watch, waits=waits, save=save)
         finally:
             self.close()
 
-    def _run(self, watch: Callable[[int], None] | None, *, waits: bool) -> Run:
+    def _run(self, watch: Callable[[int], None] | None, *, waits: bool, save: Path | None) -> Run:
         outcome = self._go(watch, self.description.max_instructions, waits=waits)
         if self._recording is not None:
             self._recording.finish()
+        if save is not None and outcome.kind in _LEFT and self.pc.outcome is None:
+            self.save(save)
+            self.saved_to = save
         return self.result(outcome)
 
     def proceed(

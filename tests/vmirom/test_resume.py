@@ -1,0 +1,58 @@
+"""`vmirom run --save` and `vmirom resume`: counts as those of a run that was never left."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HALF = ("--max-instructions", "1000000")
+
+
+def vmirom(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vmirom", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def counts(told: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    value = json.loads(told.stdout)
+    return {key: value[key] for key in ("exits", "instructions", "console", "outcome", "paravirt")}
+
+
+def test_resumed_twice(tmp_path: Path) -> None:
+    file = tmp_path / "half"
+    run = ("run", "forkstorm", "--rom", "batching")
+    told = vmirom(*run, *HALF, "--save", file)
+    assert told.returncode == 1
+    assert f"saved to {str(file)!r}" in told.stderr
+    whole = counts(vmirom(*run, "--json"))
+    for _ in range(2):
+        told = vmirom("resume", file, "--json")
+        assert told.returncode == 0
+        assert counts(told) == whole
+
+
+def test_until_and_again(tmp_path: Path) -> None:
+    file = tmp_path / "half"
+    assert vmirom("run", "ctxswitch", "--until", "ctxswitch", "--save", file).returncode == 0
+    assert vmirom("resume", file).returncode == 0
+
+
+def test_a_guest_that_has_ended_is_not_saved(tmp_path: Path) -> None:
+    told = vmirom("run", "probe", "--save", tmp_path / "none")
+    assert told.returncode == 0
+    assert "not saved: it has ended" in told.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    file = tmp_path / "bad"
+    for content, text in ((None, "No such file"), (b"", "truncated"), (b"x" * 1000, "truncated")):
+        if content is not None:
+            file.write_bytes(content)
+        told = vmirom("resume", file)
+        assert told.returncode == 2
+        assert text in told.stderr
+        assert "Traceback" not in told.stderr
