@@ -204,17 +204,20 @@ def measure_boot(
     about: MachineDescription,
     repetitions: int,
     progress: Callable[[str], None] = lambda _: None,
+    *,
+    append: str = "",
 ) -> Pace:
     """A Linux boot, power-on to reset, as a user starts it: whole processes, start-up and all.
 
-    `rom` is as in `vmirom run`. Raises as `boot_in_qemu`.
+    `rom` is as in `vmirom run`, `append` more words for the kernel. Raises as `boot_in_qemu`.
     """
+    line = f"{_LINE} {append}".strip()
     described = replace(
-        about, guest=kernel.read_bytes(), initrd=initrd.read_bytes(), command_line=_LINE
+        about, guest=kernel.read_bytes(), initrd=initrd.read_bytes(), command_line=line
     )
     command = [
         *(sys.executable, "-m", "vmirom", "run", str(kernel), "--initrd", str(initrd)),
-        *("--append", _LINE, "--rom", rom, "--policy", about.policy.name),
+        *("--append", line, "--rom", rom, "--policy", about.policy.name),
         *("--memory", f"{about.memory >> 20}M"),
     ]
     here, qemu = [], []

@@ -23,7 +23,7 @@ from vmm.machine import MachineDescription
 
 __all__ = ["speed"]
 
-_KERNEL, _INITRD = "VMI_KERNEL", "VMI_INITRD"
+_KERNEL, _INITRD, _APPEND = "VMI_KERNEL", "VMI_INITRD", "VMI_APPEND"
 _QUICK = 0.1
 
 
@@ -76,7 +76,10 @@ def speed(
         kernel, initrd = os.environ.get(_KERNEL), os.environ.get(_INITRD)
         if kernel and initrd:
             paces += [
-                measure_boot(Path(kernel), Path(initrd), rom, about, times, tell)
+                measure_boot(
+                    *(Path(kernel), Path(initrd), rom, about, times, tell),
+                    append=os.environ.get(_APPEND, ""),
+                )
                 for rom in ("none", "batching")
             ]
         bare = compare_with_bare(about, times, scale=scale, progress=tell)
