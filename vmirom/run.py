@@ -136,6 +136,8 @@ def run(
     the guest passed its own checks or, as Linux does, rebooted, and 1 when it did not.
     """
     asked.check(models, as_json=json_output)
+    if interactive and save_file is not None:
+        raise BadDescription("--save: means nothing with -i, which ends with the guest")
     chosen = load_guest(guest)
     rom = tuning.load(rom_name)
     symbols = chosen.symbols if system_map is None else read_system_map(system_map)

@@ -47,6 +47,12 @@ def test_a_guest_that_has_ended_is_not_saved(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_an_interactive_run_is_not_saved(tmp_path: Path) -> None:
+    told = vmirom("run", "probe", "-i", "--save", tmp_path / "none")
+    assert told.returncode == 2
+    assert "--save: means nothing with -i" in told.stderr
+
+
 def test_bad_files(tmp_path: Path) -> None:
     file = tmp_path / "bad"
     for content, text in ((None, "No such file"), (b"", "truncated"), (b"x" * 1000, "truncated")):

@@ -50,7 +50,7 @@ def test_no_device_no_rom() -> None:
     assert board.memory.read8(0xC0000) == 0
 
 
-@pytest.mark.parametrize("first", [0xC0000, 0xC0800, 0xD8000])
+@pytest.mark.parametrize("first", [0xC0000, 0xC0800, 0xD7000])
 def test_the_rom_is_shadowed_and_its_area_protected(first: int) -> None:
     board = Board(ROM)
     (rom,) = board.start(first)
