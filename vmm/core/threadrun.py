@@ -81,9 +81,11 @@ class ThreadedRun:
             for thread, processor in zip(self._crew.threads, self._processors, strict=True)
         ]
         try:
-            while not self._over.wait(_WATCH_SECONDS):
+            while True:
                 if watch is not None:
                     watch(self._vm.instructions)
+                if self._over.wait(_WATCH_SECONDS):
+                    break
         except KeyboardInterrupt:
             self.stop()
         except ENDINGS as error:
