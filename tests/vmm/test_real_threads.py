@@ -14,6 +14,7 @@ import pytest
 from apstart import TRAMPOLINE, trampoline
 from vmm.core.errors import VcpuThreadError
 from vmm.core.outcome import OutcomeKind
+from vmm.core.processor import Activity
 from vmm.core.registerids import REGISTER_NAMES
 from vmm.core.threadrun import SLICE
 from vmm.core.vcpu import Vcpu
@@ -264,7 +265,9 @@ def test_a_call_wakes_a_cpu_that_has_halted(parallel: Make) -> None:
     actor = threading.Thread(target=act)
 
     def watch(_instructions: int) -> None:
-        if actor.ident is None and machine.so_far() is not None:
+        # Before its APIC is enabled a CPU refuses messages.
+        asleep = all(cpu.activity is Activity.HALTED for cpu in machine.processors)
+        if actor.ident is None and asleep:
             actor.start()
 
     run = machine.run(watch, waits=True)
