@@ -219,8 +219,8 @@ def test_locked_instructions_are_atomic(parallel: Make, cpus: int) -> None:
 
 
 @pytest.mark.xfail(
-    reason="a lock taken by XCHG, given back by a plain store and waited for with PAUSE fails "
-    "in some runs: docs/monitor.md",
+    reason="the engine's XCHG is a load and a store, so such a lock fails in some runs: "
+    "docs/monitor.md",
     strict=False,
 )
 def test_a_lock_of_xchg_holds(parallel: Make) -> None:
