@@ -5,10 +5,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_end
 from multiprocessing.synchronize import Event
+from queue import SimpleQueue
 from typing import Protocol
 
 from bench.points import Task, run_task
@@ -71,14 +72,20 @@ class LocalProcesses:
             min(self._jobs, len(left)), self._context, initializer=_prepare, initargs=(stop,)
         )
         try:
-            waiting: dict[Future[Row], Task] = {pool.submit(_work, task): task for task in left}
+            # Not by futures.wait: it holds the lock of every future for a moment, and a Ctrl-C
+            # just then leaves them held, with the pool waiting for them for ever.
+            done: SimpleQueue[Future[Row]] = SimpleQueue()
+            waiting: dict[Future[Row], Task] = {}
+            for task in left:
+                future = pool.submit(_work, task)
+                waiting[future] = task
+                future.add_done_callback(done.put)
             while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    task = waiting.pop(future)
-                    row = future.result()
-                    left.remove(task)
-                    yield row
+                future = done.get()
+                task = waiting.pop(future)
+                row = future.result()
+                left.remove(task)
+                yield row
         finally:
             # What is still going on ends soon: with Ctrl-C or an error nobody wants it.
             stop.set()
