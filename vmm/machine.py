@@ -48,7 +48,7 @@ from vmm.devices.disk import DiskImage
 from vmm.devices.ioapic import IOAPIC_ADDRESS
 from vmm.devices.ioapiclink import IoApicHere, IoApicHome, IoApicLink, IoApicProcess
 from vmm.devices.pluggable import Plug
-from vmm.engine.parallel import check_parallel
+from vmm.engine.parallel import prepare_parallel
 from vmm.engine.unicorn import POOL_ADDRESS, WINDOW_ADDRESS, UnicornEngine
 from vmm.filters.attach import attach, attached
 from vmm.firmware.boot import BootPlan
@@ -251,7 +251,7 @@ class Machine:
         about = self.description
         make = partial(UnicornEngine, self.ram, self._pool, pauses=about.cpus > 1)
         if about.threads:
-            check_parallel()
+            prepare_parallel()
             self.crew = Crew(about.cpus)
             self.engines = [thread.call(make) for thread in self.crew.threads]
         else:

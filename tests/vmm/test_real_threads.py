@@ -19,7 +19,7 @@ from vmm.core.registerids import REGISTER_NAMES
 from vmm.core.threadrun import SLICE
 from vmm.core.vcpu import Vcpu
 from vmm.core.vm import Vm
-from vmm.engine.parallel import check_parallel
+from vmm.engine.parallel import prepare_parallel
 from vmm.machine import Machine, MachineDescription
 
 if TYPE_CHECKING:
@@ -92,6 +92,35 @@ ap:	PAGING
 	call work
 8:	hlt
 	jmp 8b
+"""
+BY_BTS = "5:	lock btsl $0, LOCK\n	jnc 7f\n"
+BY_XCHG = "5:	mov $1, %eax\n	xchg %eax, LOCK\n	test %eax, %eax\n	jz 7f\n"
+# Each CPU brings a token and exchanges it for what lies in the cell, and so on.
+TOKENS = """
+	.set CELL, 0x200140
+	.set TOKENS, 0x200300
+start:	PAGING
+1:	pause
+	cmpl $OTHERS, READY
+	jne 1b
+	mov $OTHERS, %ebx
+	call work
+2:	pause
+	cmpl $CPUS, COUNTER
+	jne 2b
+	FINISH 0
+work:	lea 1(%ebx), %edx
+	mov $100000, %ecx
+3:	EXCHANGE
+	dec %ecx
+	jnz 3b
+	mov %edx, TOKENS(, %ebx, 4)
+	lock incl COUNTER
+	ret
+ap:	PAGING
+	call work
+4:	hlt
+	jmp 4b
 """
 WAITING = """
 start:	movl $0x1ff, APIC + 0xf0
@@ -204,7 +233,7 @@ def vcpu_threads() -> list[str]:
 
 
 def test_the_engine_proves_that_it_can() -> None:
-    check_parallel()
+    prepare_parallel()
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 4, 8])
@@ -214,6 +243,24 @@ def test_locked_instructions_are_atomic(parallel: Make, cpus: int) -> None:
     run = machine.run()
     assert run.outcome.kind is OutcomeKind.PASSED, run.outcome
     assert min(share.instructions for share in run.vcpus) > 5000 * 8
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_a_lock_of_xchg_holds(parallel: Make, attempt: int) -> None:
+    source = COUNTING.replace(BY_BTS, BY_XCHG)
+    assert source != COUNTING
+    run = parallel(source, 3 + attempt % 2).run()
+    assert run.outcome.kind is OutcomeKind.PASSED, run.outcome
+
+
+@pytest.mark.parametrize("exchange", ["xchgb %dl, CELL", "xchgw %dx, CELL", "xchgl %edx, CELL"])
+def test_no_token_is_lost_or_doubled(parallel: Make, exchange: str) -> None:
+    """Each CPU brings one and exchanges it for what lies in a cell, over and over."""
+    machine = parallel(TOKENS.replace("EXCHANGE", exchange), 4)
+    run = machine.run()
+    assert run.outcome.kind is OutcomeKind.PASSED, run.outcome
+    found = [machine.memory.read32(0x200300 + 4 * cpu) for cpu in range(4)]
+    assert sorted([*found, machine.memory.read32(0x200140)]) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("cpus", [2, 4])

@@ -1,8 +1,9 @@
-"""Can this build of Unicorn make locked instructions atomic? Tried, not believed.
+"""Have this build of Unicorn make locked instructions atomic. Tried, not believed.
 
-`vmm.core.sharedcpu` says how it is asked to. An access that crosses its natural alignment
-tells the two kinds of translation apart without a second thread: the plain one carries it
-out, the parallel one leaves it for somebody who has stopped all others.
+`vmm.core.sharedcpu` says how it is asked to, `vmm.engine.exchange` what it has to be helped
+with. An access that crosses its natural alignment tells the two kinds of translation apart
+without a second thread: the plain one carries it out, the parallel one leaves it for
+somebody who has stopped all others.
 """
 
 import ctypes
@@ -15,8 +16,9 @@ from unicorn import unicorn_const as const
 
 from vmm.core.errors import EngineFailure
 from vmm.engine.calibration import engine_handle, library, locate_state
+from vmm.engine.exchange import make_exchange_atomic
 
-__all__ = ["check_parallel"]
+__all__ = ["prepare_parallel"]
 
 _CF_PARALLEL = 0x00080000
 _START, _CELL = 0x1000, 0x8003
@@ -57,8 +59,12 @@ def _counted(*, parallel: bool) -> int:
 
 
 @cache
-def check_parallel() -> None:
-    """Raise `EngineFailure` unless the flags of the next block do what they should."""
+def prepare_parallel() -> None:
+    """Make XCHG atomic; the flags of the next block must do what they should for all others.
+
+    Raises `EngineFailure` where locked instructions cannot be made atomic.
+    """
+    make_exchange_atomic()
     plain, parallel = _counted(parallel=False), _counted(parallel=True)
     if (plain, parallel) != (1, 0):
         raise EngineFailure(
