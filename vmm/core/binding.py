@@ -17,6 +17,10 @@ class EngineBinding:
     `fault_address` the host address where an intercepted page fault leaves the
     address it faulted on. `sysenter_offset` is where SYSENTER_CS lies (a dword),
     `sysenter_stack_offset` where SYSENTER_ESP and SYSENTER_EIP do (8 bytes each).
+    `walk` is the engine's page walker, which fills its TLB, and `set_page` what that fills it
+    with. `restore_state` brings the CPU state up to where translated code is, and `leave` leaves
+    that code for good. `owner_offset` is where, from `cpu` on, the engine has a quadword that
+    it has no use for and that says whose CPU it is (`vmm.core.tlbfill`).
     `next_flags` is the host address of what the next translation block is to be (a dword),
     for `vmm.core.sharedcpu`.
     """
@@ -30,6 +34,11 @@ class EngineBinding:
     fault_address: int
     cpu: int
     next_flags: int
+    owner_offset: int
+    walk: int
+    set_page: int
+    restore_state: int
+    leave: int
     stop: int
     flush_page: int
     forget_code: int

@@ -19,6 +19,8 @@ cdef class BlockMeter:
     cdef size_t hot_address
     cdef public unsigned long long ceiling
     cdef unsigned int new_size
+    cdef unsigned int left_slot
+    cdef unsigned int left_rest
     cdef public unsigned int left_role
     cdef public bint left_entry
     cdef public bint counted_call
@@ -53,6 +55,7 @@ cdef class BlockMeter:
     cdef unsigned long long now_at(self, unsigned int eip) except? 0
     cdef unsigned int behind(self, unsigned int eip) except? 0xFFFFFFFE
     cpdef int leave_at(self, unsigned int eip) except -1
+    cdef bint stay(self) except? True
     cdef int retire(self) except -1
     cdef int pass_one(self) except -1
     cdef bint is_rom(self, unsigned int address) except? True

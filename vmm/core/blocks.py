@@ -71,6 +71,8 @@ ROLE_SHIFT = cython.declare(cython.uint, 16)
 CALL_SHIFT = cython.declare(cython.uint, 24)
 OFFSETS_SHIFT = cython.declare(cython.uint, 32)
 BYTE = cython.declare(cython.ulonglong, 0xFF)
+PAGE_OFFSET = cython.declare(cython.ulonglong, 0xFFF)
+PAGE_SIZE = cython.declare(cython.ulonglong, 0x1000)
 CODE_BYTES = cython.declare(cython.uint, 1 << 16)
 
 EAX = cython.declare(cython.uint, 0)
@@ -107,7 +109,7 @@ class BlockMeter:
         },
         wiring="cpu memory paging decoder most hot_address",
         derived="ceiling",
-        transient="code new_size",
+        transient="code new_size left_slot left_rest",
     )
 
     def __init__(self, cpu: CpuState, memory: GuestMemory, paging: GuestPaging):
@@ -129,6 +131,8 @@ class BlockMeter:
         self.new_size = 0
         self.left_role = PLAIN
         self.left_entry = self.unknown = False
+        self.left_slot = NO_BLOCK
+        self.left_rest = 0
         self.counted_call = False
         self.call_slot = NO_BLOCK
         self.call_began = 0
@@ -464,9 +468,12 @@ class BlockMeter:
         key: cython.ulonglong = self.blocks[2 * self.current_slot()]
         address: cython.uint = cython.cast(cython.uint, key & LOW_32)
         within: cython.uint = eip - address
+        self.left_slot = NO_BLOCK
         if eip >= address and within < key >> 32:
             facts: cython.ulonglong = self.blocks[2 * self.current_slot() + 1]
             rest: cython.uint = self.behind(eip)
+            self.left_slot = self.current_slot()
+            self.left_rest = rest
             self.hot[LEFT] += rest
             self.left_role = cython.cast(cython.uint, (facts >> ROLE_SHIFT) & ROM_ROLES)
             self.left_entry = False
@@ -478,6 +485,30 @@ class BlockMeter:
                         self.call_count[self.in_call] -= 1
         self.hot[SLOT] = NO_BLOCK
         return 0
+
+    def stay(self) -> cython.bint:
+        """Count the rest of the block that was left last after all: the engine is still in it.
+
+        False, and nothing done, where its rest has to be looked at as a block of its own, as
+        `Vcpu.block` would, and where it goes on in another page.
+        """
+        key: cython.ulonglong = self.blocks[2 * self.left_slot]
+        facts: cython.ulonglong = self.blocks[2 * self.left_slot + 1]
+        if (
+            self.left_slot == NO_BLOCK
+            or (key & PAGE_OFFSET) + (key >> 32) > PAGE_SIZE
+            or (facts >> ROLE_SHIFT) & BYTE > IN_ROM
+            or self.hot[LEFT] <= self.left_rest
+        ):
+            return False
+        self.hot[LEFT] -= self.left_rest
+        self.hot[SLOT] = self.left_slot
+        if self.left_role:
+            self.hot[ROM] += self.left_rest
+            if self.left_entry:
+                self.call_count[self.in_call] += 1
+                self.left_entry = False
+        return True
 
     def retire(self) -> cython.int:
         """The instruction at which the block was left has been carried out after all."""

@@ -49,6 +49,7 @@ cdef class CpuState:
     cpdef int enter_ring(self, unsigned int ring) except -1
     cdef unsigned int error_code(self) except? 0xFFFFFFFF
     cdef unsigned int fault_address(self) except? 0xFFFFFFFF
+    cdef int set_fault(self, unsigned int address, unsigned int error) except -1
     cpdef unsigned int cr2(self) except? 0xFFFFFFFF
     cpdef int set_cr2(self, unsigned int value) except -1
     cdef int write_cr0(self, unsigned int value) except -1

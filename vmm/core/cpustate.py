@@ -282,6 +282,12 @@ class CpuState:
         """The address of the page fault that exited; CR2 is not written by it."""
         return self.fault[0]
 
+    def set_fault(self, address: cython.uint, error: cython.uint) -> cython.int:
+        """Say what an intercepted page fault would."""
+        self.fault[0] = address
+        self.words[self.error_index] = error
+        return 0
+
     def cr2(self) -> cython.uint:
         """CR2 as the guest sees it."""
         return cython.cast(cython.uint, self.quads[CR2] & LOW_32)

@@ -10,6 +10,8 @@ from vmm.core.saved import Fields
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
+# A bit of what GuestMemory.entry() answers.
+RAM = cython.declare(cython.uint, 1)
 LONGEST = cython.declare(cython.uint, 16)
 SIB = cython.declare(cython.uint, 4)
 DISPLACEMENT_ONLY = cython.declare(cython.uint, 5)
@@ -37,23 +39,33 @@ class InstructionBytes:
 
     def load(self, eip: cython.uint) -> cython.int:
         """Read the instruction at `eip`; raises `StaleFetch` if it is mapped no more."""
-        i: cython.uint
-        physical: cython.Py_ssize_t = -1
-        for i in range(LONGEST):
-            address: cython.uint = (self.cpu.linear(eip) + i) & LOW_32
-            if i == 0 or address & 0xFFF == 0:
-                physical = -1
-                if self.paging.walk(address):
-                    physical = self.paging.physical
-            if physical < 0:
-                if i == 0:
-                    raise StaleFetch(f"no instruction is mapped at {eip:#010x}")
-                self.bytes[i] = 0
-            else:
-                self.bytes[i] = self.memory.read8(
-                    cython.cast(cython.uint, ((physical >> 12) << 12) | (address & 0xFFF))
-                )
+        done: cython.uint = 0
+        while done < LONGEST:
+            done += self.load_part((self.cpu.linear(eip) + done) & LOW_32, done)
+            if done == 0:
+                raise StaleFetch(f"no instruction is mapped at {eip:#010x}")
         return 0
+
+    def load_part(self, address: cython.uint, done: cython.uint) -> cython.uint:
+        """Read on from `address`, up to the end of its page; answers how many bytes.
+
+        None where the first byte is not mapped.
+        """
+        count: cython.uint = min(LONGEST - done, 0x1000 - (address & 0xFFF))
+        i: cython.uint
+        if not self.paging.walk(address):
+            for i in range(done, done + count):
+                self.bytes[i] = 0
+            return count if done else 0
+        entry: cython.uint = self.memory.entry(self.paging.physical >> 12)
+        if not entry & RAM:
+            for i in range(done, done + count):
+                self.bytes[i] = 0xFF
+            return count
+        at: cython.uint = ((entry >> 12) << 12) | (address & 0xFFF)
+        for i in range(count):
+            self.bytes[done + i] = self.memory.bytes[at + i]
+        return count
 
     def skip_prefixes(self) -> cython.uint:
         """The index of the opcode."""

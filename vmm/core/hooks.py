@@ -9,6 +9,7 @@ import ctypes
 
 import cython
 
+from vmm.core.tlbfill import fill_callback
 from vmm.core.vcpu import Vcpu, block_callback
 
 
@@ -126,8 +127,8 @@ def callbacks(vcpu: Vcpu):
     Signatures: interrupt(handle, u32 number, data); block(handle, u64 address, u32
     size, data); in(handle, u32 port, int size, data) -> u32; out(handle, u32 port,
     int size, u32 value, data); sysenter(handle, data); syscall(handle,
-    data). The vCPU must outlive their
-    use.
+    data). "fill" is there only where the core is compiled (`vmm.core.tlbfill`). The vCPU must
+    outlive their use.
     """
     u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
     table = {}
@@ -148,6 +149,7 @@ def callbacks(vcpu: Vcpu):
             cython.cast(cython.size_t, cython.cast(cython.p_void, raw_syscall)),
             data,
         )
+        table["fill"] = fill_callback(vcpu.fill, True)
     else:
         table["interrupt"] = (python_callback(vcpu, None, (u32,), vcpu.exited, None), 0)
         table["block"] = (python_callback(vcpu, None, (u64, u32), vcpu.block, None), 0)

@@ -2,6 +2,10 @@
 ctypedef int (*StopCall)(size_t) noexcept nogil
 ctypedef int (*RegisterCall)(size_t, int, size_t) noexcept nogil
 ctypedef void (*PageCall)(size_t, unsigned long long) noexcept nogil
+ctypedef void (*SetPageCall)(size_t, unsigned long long, unsigned long long, int, int, unsigned long long) noexcept nogil
+ctypedef unsigned char (*FillCall)(size_t, unsigned long long, int, int, int, unsigned char, size_t) noexcept nogil
+ctypedef unsigned char (*RestoreCall)(size_t, size_t, unsigned char) noexcept nogil
+ctypedef void (*LeaveCall)(size_t) noexcept nogil
 ctypedef void (*RangeCall)(size_t, unsigned long long, unsigned long long) noexcept nogil
 
 cdef extern from *:

@@ -8,9 +8,13 @@ import os
 from time import perf_counter_ns as host_ns
 
 __all__ = [
+    "FillCall",
+    "LeaveCall",
     "PageCall",
     "RangeCall",
     "RegisterCall",
+    "RestoreCall",
+    "SetPageCall",
     "StopCall",
     "barrier",
     "fence",
@@ -22,6 +26,18 @@ __all__ = [
 StopCall = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t)
 PageCall = ctypes.CFUNCTYPE(None, ctypes.c_size_t, ctypes.c_uint64)
 RangeCall = ctypes.CFUNCTYPE(None, ctypes.c_size_t, ctypes.c_uint64, ctypes.c_uint64)
+SetPageCall = ctypes.CFUNCTYPE(
+    None,
+    *(ctypes.c_size_t, ctypes.c_uint64, ctypes.c_uint64),
+    *(ctypes.c_int, ctypes.c_int, ctypes.c_uint64),
+)
+FillCall = ctypes.CFUNCTYPE(
+    ctypes.c_bool,
+    *(ctypes.c_size_t, ctypes.c_uint64, ctypes.c_int, ctypes.c_int),
+    *(ctypes.c_int, ctypes.c_bool, ctypes.c_size_t),
+)
+RestoreCall = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_bool)
+LeaveCall = ctypes.CFUNCTYPE(None, ctypes.c_size_t)
 RegisterCall = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t, ctypes.c_int, ctypes.c_size_t)
 
 

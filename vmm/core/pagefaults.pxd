@@ -22,6 +22,7 @@ cdef class PageFaults:
     cdef DeviceMemory devices
     cdef public bint fault_mask
     cdef public bint lets_stray
+    cdef bint filled
     cdef public unsigned long long given_up
     cdef public unsigned int given_up_frame
 

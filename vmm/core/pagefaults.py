@@ -55,13 +55,15 @@ TOLD = cython.declare(cython.uint, 8)
 class PageFaults:
     """Serves the page faults of one CPU.
 
-    `fault_mask` and `lets_stray` are what the policy says of them.
+    `fault_mask` and `lets_stray` are what the policy says of them. After a fault `filled` says
+    whether it was hidden, and the same access can be made now.
     """
 
     SAVED = Fields(
         {U64: "given_up", U32: "given_up_frame"},
         wiring="cpu paging shadow queue counters meter delivery stores access devices fault_mask "
         "lets_stray",
+        transient="filled",
     )
 
     def __init__(
@@ -89,6 +91,7 @@ class PageFaults:
         self.devices = devices
         self.fault_mask = False
         self.lets_stray = False
+        self.filled = False
         self.given_up = 0xFFFFFFFFFFFFFFFF
         self.given_up_frame = 0
 
@@ -96,6 +99,7 @@ class PageFaults:
         """A fault of the shadow tables: hidden, true, or a store to a page table."""
         shadow: ShadowMmu = self.shadow
         address: cython.uint = self.cpu.fault_address()
+        self.filled = False
         if self.fault_mask and shadow.lets_fault_through(address, self.cpu.error_code()):
             self.counters.count(BYPASSED_FAULT, shadow.guest_error & ACCESS, eip)
             self.cpu.set_cr2(address)
@@ -103,6 +107,7 @@ class PageFaults:
         # The guest may have told of the very entry that is missing.
         told: cython.uint = TOLD if self.queue.drain() else 0
         outcome: cython.int = shadow.resolve(address, self.cpu.error_code())
+        self.filled = outcome == FILLED or outcome == LOGGED or outcome == MADE_WRITABLE
         if outcome == FILLED:
             self.queue.check_fault_page()
             access: cython.uint = self.cpu.error_code() & WRITE_BY_USER

@@ -503,7 +503,7 @@ class ShadowMmu:
             self.unchanged_at = address
         else:
             # Perhaps the tables were right already, and the TLB is behind.
-            self.cpu.flush_tlb()
+            self.cpu.flush_page(address)
         pages.flush_if_stale()
         if same and not moved and fetch and (old ^ new) & ~lost == NO_EXECUTE:
             return MADE_EXECUTABLE

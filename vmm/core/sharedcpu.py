@@ -21,6 +21,7 @@ import cython
 from vmi.doorbell import PORT
 from vmm.core.gate import Gate
 from vmm.core.stop import Stop
+from vmm.core.tlbfill import fill_callback
 from vmm.core.vcpu import Vcpu
 
 if not cython.compiled:
@@ -478,6 +479,7 @@ def shared_callbacks(cell: SharedCpu):
                 cython.cast(cython.size_t, cython.cast(cython.p_void, raw_syscall)),
                 data,
             ),
+            "fill": fill_callback(cell.vcpu.fill, False),
         }
     else:
         u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int

@@ -42,6 +42,7 @@ cdef class Vcpu:
     cdef public unsigned int spin_limit
     cdef public bint irq_pending
     cdef public bint window_wanted
+    cdef bint asked_device
     cdef public unsigned long long instruction_limit
     cdef public unsigned long long deadline
     cdef public unsigned int stop_reason
@@ -49,12 +50,14 @@ cdef class Vcpu:
     cdef public unsigned int idle_exits
     cdef public object error
     cdef public object after_exit
+    cdef public object fill
     cdef object keep
 
     cdef int exited(self, unsigned int number) except -1
     cdef bint is_over(self) noexcept nogil
     cdef int software_interrupt(self, unsigned int eip) except -1
     cdef int invlpg(self, unsigned int eip) except -1
+    cdef bint fault(self, unsigned int address, unsigned int error) noexcept
     cdef unsigned int port_in(self, unsigned int port, unsigned int size) except? 0xFFFFFFFE
     cdef int port_out(self, unsigned int port, unsigned int size, unsigned int value) except -1
     cdef bint block(self, unsigned int address, unsigned int size) noexcept nogil

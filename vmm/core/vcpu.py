@@ -125,8 +125,9 @@ class Vcpu:
             U64: "progress",
             FLAG: "irq_pending window_wanted",
         },
-        wiring="index memory code stores devices strings keep inline reflector",
+        wiring="index memory code stores devices strings keep inline reflector fill",
         derived="instruction_limit deadline stop_reason",
+        transient="asked_device",
         host="error after_exit",
     )
 
@@ -169,6 +170,7 @@ class Vcpu:
         self.spins = self.spin_limit = 0
         self.irq_pending = False
         self.window_wanted = False
+        self.asked_device = False
         self.instruction_limit = 0xFFFFFFFFFFFFFFFF
         self.deadline = 0xFFFFFFFFFFFFFFFF
         self.stop_reason = 0
@@ -176,6 +178,7 @@ class Vcpu:
         self.idle_exits = 0
         self.error = None
         self.after_exit = None
+        self.fill = None
         self.keep = []
 
     def plug_in(self, apic):
@@ -298,6 +301,28 @@ class Vcpu:
         self.shadow.pages.flush_page(address)
         self.meter.retire()
         return self.cpu.set_eip(eip + at + 2 + self.code.operand_length(at + 2))
+
+    def fault(self, address: cython.uint, error: cython.uint) -> cython.bint:
+        """A page fault in the middle of a block, which the engine is still in.
+
+        Answers whether the same access can be made now, and nothing else has to be looked at
+        before it.
+        """
+        # A device that the instruction has asked already it would ask again from its start.
+        moved: cython.bint = self.ports.stepping or self.asked_device
+        done: cython.bint = False
+        self.asked_device = False
+        self.cpu.set_fault(address, error)
+        self.faults.filled = False
+        try:
+            self.counters.begin()
+            self.exited(EXIT_BASE + EXIT_EXCEPTION + PAGE_FAULT_VECTOR)
+            self.counters.end()
+            done = self.faults.filled
+        except Exception as failure:  # noqa: BLE001 - it must not cross the engine's frames
+            self.fail(failure)
+        self.arm()
+        return done and not moved and self.stop_reason == 0
 
     # ---- ports
 
@@ -503,6 +528,7 @@ class Vcpu:
         target = (self.shadow.pages.windows.target(offset >> 12) << 12) | (offset & 0xFFF)
         self.faults.count_device_access(target, self.cpu.eip())
         value = self.devices.read(target, size)
+        self.asked_device = True
         self.arm()
         return value
 
@@ -511,6 +537,7 @@ class Vcpu:
         target = (self.shadow.pages.windows.target(offset >> 12) << 12) | (offset & 0xFFF)
         self.faults.count_device_access(target, self.cpu.eip())
         self.devices.write(target, size, value & LOW_32)
+        self.asked_device = True
         self.arm()
 
 

@@ -19,6 +19,7 @@ from vmm.core.policy import Policy
 from vmm.core.saved import Fields
 from vmm.core.shadowpages import ShadowPages
 from vmm.core.slots import MemorySlot, SlotList, changed_frames
+from vmm.core.tlbfill import TlbFill
 from vmm.core.vcpu import Vcpu
 from vmm.core.windows import Windows
 
@@ -68,7 +69,8 @@ class Vm:
             Vcpu(i, state, memory, self.pages, int(policy.features), ports, cpuid, dict(msrs))
             for i, state in enumerate(states)
         ]
-        for vcpu in self.vcpus:
+        for vcpu, binding in zip(self.vcpus, bindings, strict=True):
+            vcpu.fill = TlbFill(vcpu, binding)
             vcpu.faults.fault_mask = policy.fault_mask
             vcpu.faults.lets_stray = policy.unsync
             vcpu.queue.peers = tuple(other.queue for other in self.vcpus if other is not vcpu)

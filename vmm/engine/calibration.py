@@ -14,12 +14,24 @@ import struct
 from dataclasses import dataclass
 
 from unicorn import Uc
+from unicorn import unicorn_const as const
 from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
 from vmm.core.errors import EngineFailure
 
-__all__ = ["StateLocation", "engine_handle", "library", "locate_state", "trust_memory"]
+WALKER = "x86_cpu_tlb_fill_x86_64"
+"""The page walker that fills the TLB, as Unicorn exports it."""
+
+__all__ = [
+    "WALKER",
+    "StateLocation",
+    "engine_handle",
+    "library",
+    "locate_state",
+    "locate_walker",
+    "trust_memory",
+]
 
 _MAGIC_DR = (0x11223344, 0x55667788, 0x19AABBCC, 0x0DDEEFF0)
 _MAGIC_EIP = 0x7A6B5C4D
@@ -31,6 +43,8 @@ _EIP_OFFSET = 128
 """EIP follows the sixteen general registers of QEMU's CPUX86State."""
 _MATCH = 400
 _PROBE = 0x10000
+_CPU_BYTES = 0x10000
+"""No less than the CPU object."""
 _HANDLE_BYTES = 8192
 _READS_FLAG = re.compile(rb"\A\x48\x8b[\x80-\xbf](?s:.{4})\x80[\xb8-\xbf](?s:(.{4}))\x00")
 """mov off(%reg),%reg; cmpb $0,flag(%reg)."""
@@ -53,6 +67,7 @@ class StateLocation:
     error_code: int
     hflags: int
     vmcb: int
+    tsc_offset: int
     intercepts: int
     cr_read: int
     cr_write: int
@@ -123,6 +138,7 @@ def locate_state(uc: Uc) -> StateLocation:
         error_code=debug - 16,
         hflags=176,
         vmcb=debug + 64 + 40,
+        tsc_offset=debug + 64 + 48,
         intercepts=debug + 64 + 56,
         cr_read=debug + 64 + 64,
         cr_write=debug + 64 + 66,
@@ -162,6 +178,38 @@ def _find_next_flags(cpu: int) -> int:
     if at < 0 or at & 3 or any(byte > 1 for byte in head[at - 8 : at]):
         raise EngineFailure(f"calibration: no cflags_next_tb in {head.hex(' ')}")
     return cpu + at
+
+
+def locate_walker(uc: Uc, cpu: int) -> int:
+    """The host address of the pointer to the page walker that fills the TLB.
+
+    Unicorn's public choice of a TLB changes it: it is the one pointer in the CPU object that
+    goes from the processor's own walker to another function and back. Raises `EngineFailure`
+    where there is none.
+    """
+    own = _address_of(WALKER)
+    uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
+    before = _read_self(cpu, _CPU_BYTES)
+    uc.ctl_set_tlb_mode(const.UC_TLB_CPU)
+    after = _read_self(cpu, _CPU_BYTES)
+    found = [
+        offset
+        for offset in range(0, len(after) - 7, 8)
+        if struct.unpack_from("<Q", after, offset)[0]
+        == own
+        != struct.unpack_from("<Q", before, offset)[0]
+    ]
+    if len(found) != 1:
+        raise EngineFailure(f"calibration: {len(found)} pointers to {WALKER}, expected one")
+    return cpu + found[0]
+
+
+def _address_of(name: str) -> int:
+    function = getattr(library(), name, None)
+    address = None if function is None else ctypes.cast(function, ctypes.c_void_p).value
+    if address is None:
+        raise EngineFailure(f"Unicorn exports no {name}")
+    return address
 
 
 def trust_memory(uc: Uc, check: int) -> None:

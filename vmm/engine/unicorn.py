@@ -20,7 +20,15 @@ from unicorn import x86_const as x86
 
 from vmm.core.binding import EngineBinding
 from vmm.core.errors import EngineFailure
-from vmm.engine.calibration import StateLocation, engine_handle, library, locate_state, trust_memory
+from vmm.engine.calibration import (
+    WALKER,
+    StateLocation,
+    engine_handle,
+    library,
+    locate_state,
+    locate_walker,
+    trust_memory,
+)
 
 __all__ = ["POOL_ADDRESS", "WINDOW_ADDRESS", "WINDOW_COUNT", "UnicornEngine", "check_unicorn"]
 
@@ -111,6 +119,9 @@ class UnicornEngine:
             ctypes.c_size_t,
         ]
         self._handle = engine_handle(self._uc)
+        self._walker = locate_walker(self._uc, self._location.cpu)
+        # RDTSC is intercepted: nobody adds the offset.
+        self._owner = self._location.address + self._location.tsc_offset
         trust_memory(self._uc, self._address_of("check_exit_request_x86_64"))
         self._enter_guest_mode(self._location, pauses=pauses)
 
@@ -161,6 +172,11 @@ class UnicornEngine:
             fault_address=scratch + _FAULT_ADDRESS,
             cpu=self._location.cpu,
             next_flags=self._location.next_flags,
+            owner_offset=self._owner - self._location.cpu,
+            walk=self._address_of(WALKER),
+            set_page=self._address_of("tlb_set_page_x86_64"),
+            restore_state=self._address_of("cpu_restore_state_x86_64"),
+            leave=self._address_of("cpu_loop_exit_noexc_x86_64"),
             stop=self._address_of("uc_emu_stop"),
             flush_page=self._address_of("tlb_flush_page_x86_64"),
             # Takes offsets in all memory ever mapped, of which the guest's is the first.
@@ -190,6 +206,8 @@ class UnicornEngine:
     ) -> None:
         """Install the core's callbacks (`vmm.core.hooks`), then start paging.
 
+        Where there is no callback "fill" the engine's own walker fills the TLB.
+
         The MMIO functions take the offset from `WINDOW_ADDRESS` and the size.
         """
         self._hook(const.UC_HOOK_INTR, callbacks["interrupt"])
@@ -198,6 +216,10 @@ class UnicornEngine:
         self._hook(const.UC_HOOK_INSN, callbacks["out"], x86.UC_X86_INS_OUT)
         self._hook(const.UC_HOOK_INSN, callbacks["sysenter"], x86.UC_X86_INS_SYSENTER)
         self._hook(const.UC_HOOK_INSN, callbacks["syscall"], x86.UC_X86_INS_SYSCALL)
+        if "fill" in callbacks:
+            walker, owner = callbacks["fill"]
+            ctypes.c_size_t.from_address(self._owner).value = owner
+            ctypes.c_size_t.from_address(self._walker).value = walker
         self._uc.mmio_map(
             WINDOW_ADDRESS,
             WINDOW_COUNT * 4096,

@@ -10,7 +10,7 @@ from unicorn import x86_const as x86
 from vmm.core.errors import EngineFailure
 from vmm.engine import calibration
 from vmm.engine import unicorn as engine
-from vmm.engine.calibration import library, locate_state, trust_memory
+from vmm.engine.calibration import WALKER, library, locate_state, locate_walker, trust_memory
 from vmm.engine.unicorn import UnicornEngine
 
 
@@ -50,6 +50,19 @@ def test_a_handle_without_the_state_is_refused(uc: Uc, monkeypatch: pytest.Monke
     monkeypatch.setattr(calibration, "_read_self", lambda _address, _size: bytes(64))
     with pytest.raises(EngineFailure, match="not found behind the engine's handle"):
         locate_state(uc)
+
+
+def test_the_pointer_to_the_walker_is_found(uc: Uc) -> None:
+    at = locate_walker(uc, locate_state(uc).cpu)
+    assert ctypes.c_size_t.from_address(at).value == _address(WALKER)
+    uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
+    assert ctypes.c_size_t.from_address(at).value == _address("unicorn_fill_tlb_x86_64")
+
+
+def test_a_cpu_without_the_pointer_is_refused(uc: Uc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_read_self", lambda _address, _size: bytes(64))
+    with pytest.raises(EngineFailure, match="0 pointers to x86_cpu_tlb_fill_x86_64, expected one"):
+        locate_walker(uc, 0x1000)
 
 
 def _address(name: str) -> int:
