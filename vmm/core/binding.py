@@ -18,7 +18,8 @@ class EngineBinding:
     address it faulted on. `sysenter_offset` is where SYSENTER_CS lies (a dword),
     `sysenter_stack_offset` where SYSENTER_ESP and SYSENTER_EIP do (8 bytes each).
     `walk` is the engine's page walker, which fills its TLB, and `set_page` what that fills it
-    with. `restore_state` brings the CPU state up to where translated code is, and `leave` leaves
+    with; `set_dirty` takes `cpu` and an address in a page where no store can hit translated code.
+    `restore_state` brings the CPU state up to where translated code is, and `leave` leaves
     that code for good. `owner_offset` is where, from `cpu` on, the engine has a quadword that
     it has no use for and that says whose CPU it is (`vmm.core.tlbfill`).
     `next_flags` is the host address of what the next translation block is to be (a dword),
@@ -37,6 +38,7 @@ class EngineBinding:
     owner_offset: int
     walk: int
     set_page: int
+    set_dirty: int
     restore_state: int
     leave: int
     stop: int

@@ -50,7 +50,7 @@ cdef class ShadowMmu:
     cdef int code_written(self, unsigned int address, unsigned int frame) except -1
     cdef int fill(self, unsigned int address, bint write, bint fetch) except -1
     cdef int link_directories(self) except -1
-    cdef int link_ahead(self, unsigned int quarter) except -1
+    cdef int link_ahead(self, unsigned int quarter, unsigned int directory) except -1
     cdef unsigned int link(self, unsigned int address, bint override) except? 0
     cdef unsigned int table(self, unsigned int address) except? 0
     cdef unsigned int location(self, unsigned int address) noexcept

@@ -37,6 +37,8 @@ LARGE = cython.declare(cython.ulonglong, 0x80)
 ACCESSED_DIRTY = cython.declare(cython.ulonglong, 0x60)
 NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
 WITHHELD = cython.declare(cython.ulonglong, 0x200)
+# A leaf whose guest entry is not present (faultmask.py).
+NOT_THERE = cython.declare(cython.ulonglong, 0x400)
 LENT = cython.declare(cython.ulonglong, 0x800)
 FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
 # Bits 12-51 of a guest's 64-bit entry.
@@ -246,7 +248,7 @@ class ShadowMmu:
         page = self.pages.directory(frame, part)
         self.pages.store_link(location, self.pages.link_to(page))
         if is_new:
-            self.link_ahead(quarter)
+            self.link_ahead(quarter, frame)
         return page
 
     def link_directories(self) -> cython.int:
@@ -265,8 +267,8 @@ class ShadowMmu:
                 self.directory(quarter)
         return 0
 
-    def link_ahead(self, quarter: cython.uint) -> cython.int:
-        """Fill a new directory with the ways that the guest has used before.
+    def link_ahead(self, quarter: cython.uint, directory: cython.uint) -> cython.int:
+        """Fill the shadow of a `directory` with the ways that the guest has used before.
 
         Only ways to what is shadowed already, or announced: a page must not come to be
         traced for the sake of an access that may never come.
@@ -276,7 +278,17 @@ class ShadowMmu:
         slot: cython.uint
         address: cython.uint
         frame: cython.uint
+        half: cython.uint = quarter >> 1
         for slot in range(512):
+            # Most entries are not present, and a walk costs more than a look.
+            if paging.pae():
+                if not self.follower.guest_entry(directory, 0, slot) & PRESENT:
+                    continue
+            elif (
+                not self.follower.guest_entry(directory, half, 256 * (quarter & 1) + (slot >> 1))
+                & PRESENT
+            ):
+                continue
             address = (quarter << 30) | (slot << 21)
             paging.walk(address)
             if not paging.pde & PRESENT or not paging.pde & ACCESSED:
@@ -546,7 +558,11 @@ class ShadowMmu:
         page = self.pages.table(frame, half)
         i: cython.uint
         for i in range(512):
-            self.follower.leaf_written(512 * page + i, self.follower.guest_entry(frame, half, i))
+            entry: cython.ulonglong = self.follower.guest_entry(frame, half, i)
+            if entry & PRESENT:
+                self.follower.leaf_written(512 * page + i, entry)
+            else:
+                self.pages.entries[512 * page + i] = NOT_THERE
         return page
 
     def lets_fault_through(self, address: cython.uint, error: cython.uint) -> cython.bint:

@@ -562,6 +562,8 @@ class ShadowPages:
         frame: cython.uint = self.frame_of[page]
         part: cython.uint = self.part_of[page]
         for i in range(512 * page, 512 * page + 512):
+            if not self.entries[i] & PRESENT:
+                continue
             if kind == DIRECTORY or kind == IDENTITY:
                 self.drop_link(i)
             else:

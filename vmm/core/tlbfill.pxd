@@ -1,5 +1,5 @@
 from vmm.core.cpustate cimport CpuState
-from vmm.core.native cimport FillCall, LeaveCall, RestoreCall, SetPageCall
+from vmm.core.native cimport FillCall, LeaveCall, PageCall, RestoreCall, SetPageCall
 from vmm.core.shadowpages cimport ShadowPages
 from vmm.core.vcpu cimport Vcpu
 
@@ -10,6 +10,7 @@ cdef class TlbFill:
     cdef unsigned long long size
     cdef bint serves
     cdef SetPageCall set_page
+    cdef PageCall set_dirty
     cdef RestoreCall restore_state
     cdef LeaveCall leave
     cdef FillCall engine_walk
@@ -18,6 +19,6 @@ cdef class TlbFill:
     cdef unsigned char fill(self, size_t engine_cpu, unsigned long long address, int size, int access, int ring, unsigned char probe, size_t code) noexcept nogil
     cdef long long serve(self, unsigned int address, unsigned int error, int access, bint user) noexcept
     cdef long long code_now(self) noexcept
-    cdef bint is_code(self, long long entry) noexcept
+    cdef bint is_code(self, long long entry) noexcept nogil
 
 cdef unsigned char raw_fill(size_t engine_cpu, unsigned long long address, int size, int access, int ring, unsigned char probe, size_t code) noexcept nogil

@@ -19,7 +19,7 @@ from vmm.core.shadowpages import ShadowPages
 from vmm.core.vcpu import Vcpu
 
 if not cython.compiled:
-    from vmm.core.native import FillCall, LeaveCall, RestoreCall, SetPageCall
+    from vmm.core.native import FillCall, LeaveCall, PageCall, RestoreCall, SetPageCall
 
 # 8-byte units of the engine's CPU state (cpustate.py).
 CR0 = cython.declare(cython.uint, 53)
@@ -47,6 +47,7 @@ STORE = cython.declare(cython.int, 1)
 FETCH = cython.declare(cython.int, 2)
 MAY_READ = cython.declare(cython.int, 1)
 MAY_WRITE = cython.declare(cython.int, 2)
+MAY_READ_WRITE = cython.declare(cython.longlong, 3)
 MAY_FETCH = cython.declare(cython.int, 4)
 OF_RING_3 = cython.declare(cython.int, 1)
 RIGHTS = cython.declare(cython.longlong, 7)
@@ -75,7 +76,9 @@ class TlbFill:
     of a block.
     """
 
-    SAVED = Fields(wiring="vcpu cpu pages size serves set_page restore_state leave engine_walk")
+    SAVED = Fields(
+        wiring="vcpu cpu pages size serves set_page set_dirty restore_state leave engine_walk"
+    )
 
     def __init__(self, vcpu: Vcpu, binding):
         pages: ShadowPages = vcpu.shadow.pages
@@ -92,6 +95,7 @@ class TlbFill:
         global owner_at  # noqa: PLW0603 - raw_fill has nothing else to find it by
         # The same for every CPU: it is a place in a structure of the engine's.
         owner_at = binding.owner_offset
+        self.set_dirty = cython.cast(PageCall, cython.cast(cython.size_t, binding.set_dirty))
         self.engine_walk = cython.cast(FillCall, cython.cast(cython.size_t, binding.walk))
 
     def found(
@@ -190,6 +194,9 @@ class TlbFill:
             ring,
             PAGE_SIZE,
         )
+        if (entry & RIGHTS) == MAY_READ_WRITE and not self.is_code(entry):
+            # Else the first store would look for translated code that it hits.
+            self.set_dirty(engine_cpu, address)
         return 1
 
     def serve(

@@ -175,6 +175,7 @@ class UnicornEngine:
             owner_offset=self._owner - self._location.cpu,
             walk=self._address_of(WALKER),
             set_page=self._address_of("tlb_set_page_x86_64"),
+            set_dirty=self._address_of("tlb_set_dirty_x86_64"),
             restore_state=self._address_of("cpu_restore_state_x86_64"),
             leave=self._address_of("cpu_loop_exit_noexc_x86_64"),
             stop=self._address_of("uc_emu_stop"),
