@@ -68,8 +68,7 @@ __all__ = ["print_run", "run"]
 @click.option(
     "--threads",
     is_flag=True,
-    help="A host thread for each virtual CPU: they run in parallel, and counts do not repeat "
-    "(experimental).",
+    help="A host thread for each virtual CPU: they run in parallel, and counts do not repeat.",
 )
 @click.option("--calls", "show_calls", is_flag=True, help="List the ROM's calls and their cost.")
 @click.option(
