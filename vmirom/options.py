@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from bench.inputs import RomChoice, load_initrd, load_rom
+from bench.symbols import SymbolMap, read_system_map
 from rombuilder.flavour import Visibility
 from vmi.queue import DEFAULT_CAPACITY, MAX_CAPACITY
 from vmirom.gather import gather
@@ -21,10 +22,12 @@ from vmm.engines import EngineName
 from vmm.filters import load_filter
 
 __all__ = [
+    "Listed",
     "RomTuning",
     "Size",
     "as_json",
     "engine_option",
+    "listing_options",
     "machine_options",
     "rom_option",
     "rom_options",
@@ -237,6 +240,45 @@ def rom_option(function: F) -> F:
         show_default=True,
         metavar="none|identity|batching|FILE",
         help="The ROM in the machine.",
+    )(function)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The options of `listing_options`: what to list of a run besides its exits by reason."""
+
+    show_calls: bool
+    place_count: int
+    system_map: Path | None
+
+    def symbols(self, own: SymbolMap) -> SymbolMap:
+        """Names for places: those of the file that was given, else the guest's `own`."""
+        return own if self.system_map is None else read_system_map(self.system_map)
+
+
+def listing_options(function: F) -> F:
+    """Lists of what was counted: the argument `listed`."""
+    return gather(
+        "listed",
+        Listed,
+        click.option(
+            "--symbols",
+            "system_map",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Names for --places: the kernel's System.map.",
+        ),
+        click.option(
+            "--places",
+            "place_count",
+            type=click.IntRange(min=0),
+            default=0,
+            metavar="N",
+            help="List the N most frequent places.",
+        ),
+        click.option(
+            "--calls", "show_calls", is_flag=True, help="List the ROM's calls and their cost."
+        ),
     )(function)
 
 

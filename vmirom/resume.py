@@ -9,7 +9,7 @@ from bench.compare import NamedRun
 from bench.inputs import RomChoice
 from bench.schema import run_to_json
 from bench.symbols import SymbolMap
-from vmirom.options import as_json
+from vmirom.options import Listed, as_json, listing_options
 from vmirom.output import INTERRUPTED, print_json, progress, stderr
 from vmirom.run import print_run
 from vmm.core.outcome import OutcomeKind
@@ -51,6 +51,7 @@ __all__ = ["resume"]
     metavar="FILE",
     help="Save the machine again where a limit, --until or Ctrl-C ends the run.",
 )
+@listing_options
 @as_json
 def resume(
     file: Path,
@@ -58,6 +59,7 @@ def resume(
     until: str,
     disk: Path | None,
     save_file: Path | None,
+    listed: Listed,
     *,
     json_output: bool,
 ) -> None:
@@ -66,6 +68,7 @@ def resume(
     Its counts go on from where they were: they end as those of a run that was never left. The exit
     status is as that of `vmirom run`.
     """
+    symbols = listed.symbols(SymbolMap({}))
     with progress() as tell:
         tell(str(file))
         machine = Machine.resume(
@@ -85,9 +88,17 @@ def resume(
     image = machine.description.rom
     named = NamedRun(RomChoice("none" if image is None else "saved", image), result)
     if json_output:
-        print_json(run_to_json(file.name, named, calls=False, places=0, symbols=SymbolMap({})))
+        print_json(
+            run_to_json(
+                file.name,
+                named,
+                calls=listed.show_calls,
+                places=listed.place_count,
+                symbols=symbols,
+            )
+        )
     else:
-        print_run(file.name, named, SymbolMap({}), show_calls=False, place_count=0)
+        print_run(file.name, named, symbols, listed)
     if result.outcome.kind is OutcomeKind.INTERRUPTED:
         sys.exit(INTERRUPTED)
     if not result.outcome.ok:

@@ -11,13 +11,15 @@ from bench.compare import NamedRun
 from bench.costs import Model
 from bench.inputs import load_guest, machine_with
 from bench.schema import run_to_json
-from bench.symbols import SymbolMap, read_system_map
+from bench.symbols import SymbolMap
 from vmirom.estimates import costs_options
 from vmirom.observe import Asked, observe_options, observing
 from vmirom.options import (
+    Listed,
     RomTuning,
     as_json,
     engine_option,
+    listing_options,
     machine_options,
     rom_option,
     rom_options,
@@ -70,22 +72,7 @@ __all__ = ["print_run", "run"]
     is_flag=True,
     help="A host thread for each virtual CPU: they run in parallel, and counts do not repeat.",
 )
-@click.option("--calls", "show_calls", is_flag=True, help="List the ROM's calls and their cost.")
-@click.option(
-    "--places",
-    "place_count",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    help="List the N most frequent places.",
-)
-@click.option(
-    "--symbols",
-    "system_map",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Names for --places: the kernel's System.map.",
-)
+@listing_options
 @click.option(
     "--console",
     "console_file",
@@ -117,8 +104,7 @@ def run(
     tuning: RomTuning,
     about: MachineDescription,
     models: tuple[Model, ...],
-    place_count: int,
-    system_map: Path | None,
+    listed: Listed,
     console_file: Path | None,
     save_file: Path | None,
     asked: Asked,
@@ -126,7 +112,6 @@ def run(
     interactive: bool,
     check_shadow: bool,
     threads: bool,
-    show_calls: bool,
     json_output: bool,
 ) -> None:
     """Run GUEST and account for its exits.
@@ -140,7 +125,7 @@ def run(
         raise BadDescription("--save: means nothing with -i, which ends with the guest")
     chosen = load_guest(guest)
     rom = tuning.load(rom_name)
-    symbols = chosen.symbols if system_map is None else read_system_map(system_map)
+    symbols = listed.symbols(chosen.symbols)
     with progress() as tell:
         tell(f"{chosen.name}, ROM {rom.name}")
         machine = create_machine(
@@ -163,13 +148,19 @@ def run(
         _write_console(console_file, result.console)
     if json_output:
         print_json(
-            run_to_json(chosen.name, named, calls=show_calls, places=place_count, symbols=symbols)
+            run_to_json(
+                chosen.name,
+                named,
+                calls=listed.show_calls,
+                places=listed.place_count,
+                symbols=symbols,
+            )
             | seen.to_json(result)
         )
     elif asked.csv:
         seen.print_csv(result)
     else:
-        print_run(chosen.name, named, symbols, show_calls=show_calls, place_count=place_count)
+        print_run(chosen.name, named, symbols, listed)
         seen.show(f"{chosen.name}, ROM {rom.name}", result)
     if result.outcome.kind is OutcomeKind.INTERRUPTED:
         sys.exit(INTERRUPTED)
@@ -218,9 +209,7 @@ def _write_console(path: Path, text: str) -> None:
         raise BadDescription(f"console {str(path)!r}: {error.strerror or error}") from None
 
 
-def print_run(
-    guest: str, named: NamedRun, symbols: SymbolMap, *, show_calls: bool, place_count: int
-) -> None:
+def print_run(guest: str, named: NamedRun, symbols: SymbolMap, listed: Listed) -> None:
     """The exits of a run by reason, and what else was asked for."""
     result = named.run
     stdout.print(
@@ -249,12 +238,12 @@ def print_run(
             f"{number(each.passed)} left to the device",
             markup=False,
         )
-    if show_calls:
+    if listed.show_calls:
         _print_calls(result)
-    if place_count:
+    if listed.place_count:
         table = plain_table("reason", "at", "instruction", "in", "exits")
         table.columns[3].justify = "left"
-        for place in ledger.places[:place_count]:
+        for place in ledger.places[: listed.place_count]:
             table.add_row(
                 place.reason.value,
                 place.detail,

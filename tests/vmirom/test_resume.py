@@ -34,6 +34,27 @@ def test_resumed_twice(tmp_path: Path) -> None:
         assert counts(told) == whole
 
 
+def test_what_is_listed_is_of_both_halves(tmp_path: Path) -> None:
+    file, names = tmp_path / "half", tmp_path / "System.map"
+    run = ("run", "forkstorm", "--rom", "batching")
+    lists = ("--calls", "--places", "5")
+    whole = json.loads(vmirom(*run, *lists, "--json").stdout)
+    assert vmirom(*run, *HALF, "--save", file).returncode == 1
+    halves = json.loads(vmirom("resume", file, *lists, "--json").stdout)
+    for key in ("calls", "call_instructions"):
+        assert halves[key] == whole[key]
+    where = [(place["eip"], place["count"]) for place in whole["places"]]
+    assert len(where) == 5
+    assert [(place["eip"], place["count"]) for place in halves["places"]] == where
+    names.write_text(f"{int(where[0][0], 16) - 4:08x} T most\n")
+    shown = vmirom("resume", file, *lists, "--symbols", names).stdout
+    assert "SetPxE" in shown
+    assert "most+0x4" in shown
+    told = vmirom("resume", file, "--symbols", tmp_path / "none")
+    assert told.returncode == 2
+    assert "No such file" in told.stderr
+
+
 def test_until_and_again(tmp_path: Path) -> None:
     file = tmp_path / "half"
     assert vmirom("run", "ctxswitch", "--until", "ctxswitch", "--save", file).returncode == 0
