@@ -179,6 +179,36 @@ def test_a_cpu_executes_what_another_one_has_written(smp: Smp) -> None:
     assert run.ledger.engine_events["code_write"] >= 1
 
 
+PATCHING = """
+start:	PAGING
+	call patched
+	cmp $1, %eax
+	jne bad
+	movl $0, beside			# the first store to the page hits no code
+	movl $2, patched + 1
+	call patched
+	cmp $2, %eax
+	jne bad
+	FINISH 0
+bad:	FINISH 1
+	.balign 4096
+patched:
+	mov $1, %eax
+	ret
+beside:	.long 0
+	.balign 4096
+"""
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_cpu_executes_what_it_has_written_itself(
+    tiny_guest: MakeGuest, make_machine: Callable[..., Machine], cpus: int
+) -> None:
+    """At once: as long as the others wait to be started, no turn ends."""
+    run = make_machine(tiny_guest(PATCHING), cpus=cpus).run()
+    assert run.outcome.kind is OutcomeKind.PASSED, run.outcome
+
+
 def test_page_tables_are_protected_from_every_cpu(smp: Smp) -> None:
     machine = smp(
         COMMON

@@ -344,7 +344,10 @@ class ShadowPages:
             node: cython.uint = self.mappings[frame]
             while node:
                 location: cython.uint = self.links.location[node]
-                self.entries[location] = self.entries[location] | NO_EXECUTE
+                old: cython.ulonglong = self.entries[location]
+                self.entries[location] = old | NO_EXECUTE
+                # Who fetches from here next must know that it was data in between.
+                self.count_fetched(frame, old, old | NO_EXECUTE)
                 self.lost(location)
                 node = self.links.follower[node]
 
