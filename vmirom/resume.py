@@ -7,11 +7,10 @@ import click
 
 from bench.compare import NamedRun
 from bench.inputs import RomChoice
-from bench.schema import run_to_json
 from bench.symbols import SymbolMap
 from vmirom.options import Listed, as_json, listing_options
 from vmirom.output import INTERRUPTED, print_json, progress, stderr
-from vmirom.run import print_run
+from vmirom.run import print_run, run_json
 from vmm.core.outcome import OutcomeKind
 from vmm.description import DEFAULT_MAX_INSTRUCTIONS
 from vmm.machine import Machine
@@ -88,15 +87,7 @@ def resume(
     image = machine.description.rom
     named = NamedRun(RomChoice("none" if image is None else "saved", image), result)
     if json_output:
-        print_json(
-            run_to_json(
-                file.name,
-                named,
-                calls=listed.show_calls,
-                places=listed.place_count,
-                symbols=symbols,
-            )
-        )
+        print_json(run_json(file.name, named, symbols, listed))
     else:
         print_run(file.name, named, symbols, listed)
     if result.outcome.kind is OutcomeKind.INTERRUPTED:

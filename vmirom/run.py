@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -43,7 +43,7 @@ from vmm.machine import Machine, MachineDescription, Run
 if TYPE_CHECKING:
     from vmm.kvm_machine import KvmMachine
 
-__all__ = ["print_run", "run"]
+__all__ = ["print_run", "run", "run_json"]
 
 
 @click.command(
@@ -147,16 +147,7 @@ def run(
     if console_file is not None:
         _write_console(console_file, result.console)
     if json_output:
-        print_json(
-            run_to_json(
-                chosen.name,
-                named,
-                calls=listed.show_calls,
-                places=listed.place_count,
-                symbols=symbols,
-            )
-            | seen.to_json(result)
-        )
+        print_json(run_json(chosen.name, named, symbols, listed) | seen.to_json(result))
     elif asked.csv:
         seen.print_csv(result)
     else:
@@ -207,6 +198,13 @@ def _write_console(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise BadDescription(f"console {str(path)!r}: {error.strerror or error}") from None
+
+
+def run_json(guest: str, named: NamedRun, symbols: SymbolMap, listed: Listed) -> dict[str, Any]:
+    """The same as `print_run` prints, as a JSON object."""
+    return run_to_json(
+        guest, named, calls=listed.show_calls, places=listed.place_count, symbols=symbols
+    )
 
 
 def print_run(guest: str, named: NamedRun, symbols: SymbolMap, listed: Listed) -> None:

@@ -55,8 +55,8 @@ TOLD = cython.declare(cython.uint, 8)
 class PageFaults:
     """Serves the page faults of one CPU.
 
-    `fault_mask` and `lets_stray` are what the policy says of them. After a fault `filled` says
-    whether it was hidden, and the same access can be made now.
+    `fault_mask` and `lets_stray` are what the policy says of them. A fault sets `filled` if it was
+    hidden, and the same access can be made now.
     """
 
     SAVED = Fields(
@@ -99,7 +99,6 @@ class PageFaults:
         """A fault of the shadow tables: hidden, true, or a store to a page table."""
         shadow: ShadowMmu = self.shadow
         address: cython.uint = self.cpu.fault_address()
-        self.filled = False
         if self.fault_mask and shadow.lets_fault_through(address, self.cpu.error_code()):
             self.counters.count(BYPASSED_FAULT, shadow.guest_error & ACCESS, eip)
             self.cpu.set_cr2(address)
@@ -107,7 +106,8 @@ class PageFaults:
         # The guest may have told of the very entry that is missing.
         told: cython.uint = TOLD if self.queue.drain() else 0
         outcome: cython.int = shadow.resolve(address, self.cpu.error_code())
-        self.filled = outcome == FILLED or outcome == LOGGED or outcome == MADE_WRITABLE
+        if outcome == FILLED or outcome == LOGGED or outcome == MADE_WRITABLE:
+            self.filled = True
         if outcome == FILLED:
             self.queue.check_fault_page()
             access: cython.uint = self.cpu.error_code() & WRITE_BY_USER

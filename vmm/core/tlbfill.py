@@ -3,10 +3,11 @@
 The engine walks page tables through its general way to memory: three entries are three lookups
 of what lies where. The shadow tables are an array here, and a walk is three loads. So the
 engine's pointer to its walker is made to point to `raw_fill`, for one CPU. What a walk of
-the shadow finds and permits goes into the TLB; all else - a fault, a probe, tables that are
-not the shadow's - is the engine's walker's, as ever, and what that finds is the truth. A word
-of the engine's CPU state that it has no use for (the TSC offset: RDTSC is intercepted) holds
-whose CPU it is.
+the shadow finds and permits goes into the TLB. What it forbids to a load or a store of
+translated code is served at once, and the access goes on in its block if the shadow alone was to
+blame. All else - a fetch, a probe, tables that are not the shadow's, CPUs with host threads
+of their own - is the engine's walker's, as ever. A word of the engine's CPU state that it has no
+use for (the TSC offset: RDTSC is intercepted) holds whose CPU it is.
 
 Only the compiled core takes that place. The interpreted one leaves it to the engine, with the
 same counts.
@@ -35,10 +36,10 @@ USER = cython.declare(cython.ulonglong, 0x04)
 ACCESSED = cython.declare(cython.ulonglong, 0x20)
 DIRTY = cython.declare(cython.ulonglong, 0x40)
 FRAME_MASK = cython.declare(cython.longlong, 0xFFFFF000)
-FRAME_AND_LESS = cython.declare(cython.ulonglong, 0xFFFFFFFF)
+LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 # Bits by which an entry is none that the shadow has: those below no-execute, and a large page.
 UNKNOWN = cython.declare(cython.ulonglong, (((1 << 31) - 1) << 32) | 0x80)
-NO_EXECUTE = cython.declare(cython.uint, 63)
+NO_EXECUTE_BIT = cython.declare(cython.uint, 63)
 # Roots lie in the first page of the pool.
 ROOT_ENTRIES = cython.declare(cython.ulonglong, 512)
 
@@ -106,7 +107,7 @@ class TlbFill:
         Else MISSING, FORBIDDEN, or, where the tables in use are not as the shadow's, FOREIGN.
         """
         if (
-            address > FRAME_AND_LESS
+            address > LOW_32
             or (self.cpu.quads[CR0] & CR0_PG_WP) != CR0_PG_WP
             or not self.cpu.quads[CR4] & CR4_PAE
         ):
@@ -119,7 +120,7 @@ class TlbFill:
         entry: cython.ulonglong = self.pages.entries[at]
         if not entry & PRESENT:
             return MISSING
-        if entry > FRAME_AND_LESS:
+        if entry > LOW_32:
             return FOREIGN
         at = (entry & FRAME_MASK) - self.pages.pool_address
         at = (at >> 3) + ((address >> 21) & 511)
@@ -146,7 +147,7 @@ class TlbFill:
             rights |= MAY_WRITE
         elif access == STORE:
             return FORBIDDEN
-        if not (link | entry) >> NO_EXECUTE:
+        if not (link | entry) >> NO_EXECUTE_BIT:
             rights |= MAY_FETCH
         elif access == FETCH:
             return FORBIDDEN

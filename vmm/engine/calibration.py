@@ -26,6 +26,7 @@ WALKER = "x86_cpu_tlb_fill_x86_64"
 __all__ = [
     "WALKER",
     "StateLocation",
+    "address_of",
     "engine_handle",
     "library",
     "locate_state",
@@ -187,7 +188,7 @@ def locate_walker(uc: Uc, cpu: int) -> int:
     goes from the processor's own walker to another function and back. Raises `EngineFailure`
     where there is none.
     """
-    own = _address_of(WALKER)
+    own = address_of(WALKER)
     uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
     before = _read_self(cpu, _CPU_BYTES)
     uc.ctl_set_tlb_mode(const.UC_TLB_CPU)
@@ -204,7 +205,8 @@ def locate_walker(uc: Uc, cpu: int) -> int:
     return cpu + found[0]
 
 
-def _address_of(name: str) -> int:
+def address_of(name: str) -> int:
+    """Where a function of Unicorn's library lies; raises `EngineFailure` where it exports none."""
     function = getattr(library(), name, None)
     address = None if function is None else ctypes.cast(function, ctypes.c_void_p).value
     if address is None:

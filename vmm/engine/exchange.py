@@ -16,7 +16,7 @@ import mmap
 from functools import cache
 
 from vmm.core.errors import EngineFailure
-from vmm.engine.calibration import library
+from vmm.engine.calibration import address_of
 
 __all__ = ["make_exchange_atomic"]
 
@@ -46,10 +46,7 @@ def make_exchange_atomic() -> None:
     """
     changes = []
     for name, (found, wanted) in _TAILS.items():
-        function = getattr(library(), name, None)
-        start = None if function is None else ctypes.cast(function, ctypes.c_void_p).value
-        if start is None:
-            raise EngineFailure(f"Unicorn exports no {name}")
+        start = address_of(name)
         expected, tail = bytes.fromhex(found), bytes.fromhex(wanted)
         code = ctypes.string_at(start, _TAIL_AT + len(expected))
         if not (code.startswith(_HEAD) and code.endswith(expected)):

@@ -23,6 +23,7 @@ from vmm.core.errors import EngineFailure
 from vmm.engine.calibration import (
     WALKER,
     StateLocation,
+    address_of,
     engine_handle,
     library,
     locate_state,
@@ -122,7 +123,7 @@ class UnicornEngine:
         self._walker = locate_walker(self._uc, self._location.cpu)
         # RDTSC is intercepted: nobody adds the offset.
         self._owner = self._location.address + self._location.tsc_offset
-        trust_memory(self._uc, self._address_of("check_exit_request_x86_64"))
+        trust_memory(self._uc, address_of("check_exit_request_x86_64"))
         self._enter_guest_mode(self._location, pauses=pauses)
 
     def _map(self, address: int, buffer: mmap.mmap) -> None:
@@ -173,31 +174,24 @@ class UnicornEngine:
             cpu=self._location.cpu,
             next_flags=self._location.next_flags,
             owner_offset=self._owner - self._location.cpu,
-            walk=self._address_of(WALKER),
-            set_page=self._address_of("tlb_set_page_x86_64"),
-            set_dirty=self._address_of("tlb_set_dirty_x86_64"),
-            restore_state=self._address_of("cpu_restore_state_x86_64"),
-            leave=self._address_of("cpu_loop_exit_noexc_x86_64"),
-            stop=self._address_of("uc_emu_stop"),
-            flush_page=self._address_of("tlb_flush_page_x86_64"),
+            walk=address_of(WALKER),
+            set_page=address_of("tlb_set_page_x86_64"),
+            set_dirty=address_of("tlb_set_dirty_x86_64"),
+            restore_state=address_of("cpu_restore_state_x86_64"),
+            leave=address_of("cpu_loop_exit_noexc_x86_64"),
+            stop=address_of("uc_emu_stop"),
+            flush_page=address_of("tlb_flush_page_x86_64"),
             # Takes offsets in all memory ever mapped, of which the guest's is the first.
-            forget_code=self._address_of("tb_invalidate_phys_range_x86_64"),
-            forget_all_code=self._address_of("tb_flush_x86_64"),
-            question=self._address_of("helper_check_exit_request_x86_64"),
-            read_register=self._address_of("uc_reg_read"),
-            write_register=self._address_of("uc_reg_write"),
+            forget_code=address_of("tb_invalidate_phys_range_x86_64"),
+            forget_all_code=address_of("tb_flush_x86_64"),
+            question=address_of("helper_check_exit_request_x86_64"),
+            read_register=address_of("uc_reg_read"),
+            write_register=address_of("uc_reg_write"),
             flags_id=x86.UC_X86_REG_EFLAGS,
             cr0_id=x86.UC_X86_REG_CR0,
             cr3_id=x86.UC_X86_REG_CR3,
             cr4_id=x86.UC_X86_REG_CR4,
         )
-
-    def _address_of(self, name: str) -> int:
-        function = getattr(self._library, name, None)
-        address = None if function is None else ctypes.cast(function, ctypes.c_void_p).value
-        if address is None:
-            raise EngineFailure(f"Unicorn exports no {name}")
-        return address
 
     def connect(
         self,

@@ -16,7 +16,7 @@ from rombuilder.guest import build_guest
 from vmm.core import is_compiled
 from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import policy_named
-from vmm.engine.calibration import WALKER, library
+from vmm.engine.calibration import WALKER, address_of
 from vmm.machine import Machine, MachineDescription, Run
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ def run_both(make: Callable[[], Machine]) -> tuple[Run, Run, int, int]:
     """With our walker and with the engine's: the runs, and how many blocks each met."""
     ours, engines = make(), make()
     for engine in engines.engines:
-        function = ctypes.cast(getattr(library(), WALKER), ctypes.c_void_p).value
-        ctypes.c_size_t.from_address(engine._walker).value = function or 0
+        ctypes.c_size_t.from_address(engine._walker).value = address_of(WALKER)
     runs = ours.run(), engines.run()
     return *runs, ours.vcpu.meter.used, engines.vcpu.meter.used
 

@@ -10,7 +10,13 @@ from unicorn import x86_const as x86
 from vmm.core.errors import EngineFailure
 from vmm.engine import calibration
 from vmm.engine import unicorn as engine
-from vmm.engine.calibration import WALKER, library, locate_state, locate_walker, trust_memory
+from vmm.engine.calibration import (
+    WALKER,
+    address_of,
+    locate_state,
+    locate_walker,
+    trust_memory,
+)
 from vmm.engine.unicorn import UnicornEngine
 
 
@@ -54,19 +60,15 @@ def test_a_handle_without_the_state_is_refused(uc: Uc, monkeypatch: pytest.Monke
 
 def test_the_pointer_to_the_walker_is_found(uc: Uc) -> None:
     at = locate_walker(uc, locate_state(uc).cpu)
-    assert ctypes.c_size_t.from_address(at).value == _address(WALKER)
+    assert ctypes.c_size_t.from_address(at).value == address_of(WALKER)
     uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
-    assert ctypes.c_size_t.from_address(at).value == _address("unicorn_fill_tlb_x86_64")
+    assert ctypes.c_size_t.from_address(at).value == address_of("unicorn_fill_tlb_x86_64")
 
 
 def test_a_cpu_without_the_pointer_is_refused(uc: Uc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "_read_self", lambda _address, _size: bytes(64))
     with pytest.raises(EngineFailure, match="0 pointers to x86_cpu_tlb_fill_x86_64, expected one"):
         locate_walker(uc, 0x1000)
-
-
-def _address(name: str) -> int:
-    return ctypes.cast(getattr(library(), name), ctypes.c_void_p).value or 0
 
 
 def test_a_block_with_stores_is_translated_without_looks_at_a_stop_request(uc: Uc) -> None:
@@ -77,14 +79,14 @@ def test_a_block_with_stores_is_translated_without_looks_at_a_stop_request(uc: U
     uc.emu_start(0x1000, 0x102A)
     assert len(looked) == 1
     uc.ctl_flush_tb()
-    trust_memory(uc, _address("check_exit_request_x86_64"))
+    trust_memory(uc, address_of("check_exit_request_x86_64"))
     uc.emu_start(0x1000, 0x102A)
     assert len(looked) == 1 + 8
 
 
 def test_code_that_looks_otherwise_is_not_trusted(uc: Uc) -> None:
     with pytest.raises(EngineFailure, match="does not test the flag"):
-        trust_memory(uc, _address("uc_emu_start"))
+        trust_memory(uc, address_of("uc_emu_start"))
 
 
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

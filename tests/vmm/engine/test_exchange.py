@@ -4,14 +4,14 @@ import pytest
 
 from vmm.core.errors import EngineFailure
 from vmm.engine import exchange
-from vmm.engine.calibration import library
+from vmm.engine.calibration import address_of
 from vmm.engine.exchange import make_exchange_atomic
 
 NAMES = sorted(exchange._TAILS)
 
 
 def code(name: str, size: int = 40) -> bytes:
-    return ctypes.string_at(ctypes.cast(getattr(library(), name), ctypes.c_void_p).value or 0, size)
+    return ctypes.string_at(address_of(name), size)
 
 
 @pytest.mark.parametrize("name", NAMES)
