@@ -1,4 +1,4 @@
-"""The wheel works away from the checkout, compiled and not."""
+"""The wheel works away from the checkout, by way of the source distribution and uncompiled."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -34,6 +35,30 @@ def sources(tmp_path: Path) -> Path:
     folder = tmp_path / "sources"
     shutil.copytree(ROOT, folder, ignore=NOT_SOURCES)
     return folder
+
+
+@pytest.fixture
+def distributed(sources: Path, tmp_path: Path) -> Path:
+    """What the source distribution made of `sources` holds, which then go."""
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", "sdist", "-d", str(tmp_path)],
+        cwd=sources,
+        capture_output=True,
+        check=True,
+    )
+    shutil.rmtree(sources)
+    (archive,) = tmp_path.glob("vmirom-*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path, filter="data")
+    return tmp_path / archive.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture
+def no_cython(tmp_path: Path) -> dict[str, str]:
+    """An environment in which to import Cython is an error."""
+    (tmp_path / "without" / "Cython").mkdir(parents=True)
+    (tmp_path / "without" / "Cython" / "__init__.py").write_text("raise ImportError('no Cython')\n")
+    return {"PYTHONPATH": str(tmp_path / "without")}
 
 
 def build_wheel(sources: Path, target: Path, **environment: str) -> Path:
@@ -126,11 +151,52 @@ def check_contents(compiled: Path) -> None:
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
+def check_optimised(c_code: Path) -> None:
+    """Each C function is compiled with the options that were asked for, the rest without."""
+    asked = True
+    functions = spared = 0
+    for line in c_code.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#pragma GCC"):
+            asked = line.endswith("reset_options")
+            spared += not asked
+        if line.startswith("static ") and "__pyx_f_" in line and line.endswith("{"):
+            functions += 1
+            assert asked, line
+    assert spared, c_code
+    assert not asked, c_code
+    # The class of a module that others cimport has at least one, but for Cython's own helpers.
+    assert functions or c_code.name == "vmm.core._shared.c"
+
+
 @needs_compiler
-def test_the_main_result_away_from_the_checkout(sources: Path, tmp_path: Path) -> None:
-    compiled = build_wheel(sources, tmp_path / "wheel", VMIROM_REQUIRE_COMPILED="1")
+def test_the_main_result_away_from_the_checkout(
+    distributed: Path, no_cython: dict[str, str], tmp_path: Path
+) -> None:
+    """By way of the source distribution, which has all of Cython's work done."""
+    assert {c_code.name for c_code in (distributed / "translated").glob("*.c")} == {
+        "vmm.core._shared.c",
+        *(f"vmm.core.{module}.c" for module in HOT),
+    }
+    for c_code in (distributed / "translated").glob("*.c"):
+        check_optimised(c_code)
+    compiled = build_wheel(
+        distributed, tmp_path / "wheel", VMIROM_REQUIRE_COMPILED="1", **no_cython
+    )
     check_contents(compiled)
-    shutil.rmtree(sources)
+    # C code of a source that was edited since is not compiled: it is translated anew.
+    edited = distributed / "vmm" / "core" / "stores.py"
+    edited.write_text(edited.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    anew = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "-b", str(tmp_path / "anew")],
+        cwd=distributed,
+        env={**os.environ, **no_cython},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert anew.returncode != 0
+    assert "no Cython" in anew.stderr
+    shutil.rmtree(distributed)
     binaries = install(compiled, tmp_path / "venv")
     assert origin(binaries, "vmirom").is_relative_to(tmp_path)
     assert origin(binaries, "vmm.core.vcpu").name == f"vcpu{SUFFIX}"
