@@ -101,17 +101,19 @@ class SharedCpu:
     def run_alone(self, engine):
         """The same for a few instructions while all other CPUs stand still."""
         self.gate.stop_others(self.index)
-        self.take(True, True)
-        self.wants_alone = False
-        self.alone = True
-        self.next_flags[0] = NO_FLAGS
         try:
-            engine.run(self.vcpu.cpu.eip())
+            self.take(True, True)
+            self.wants_alone = False
+            self.alone = True
+            self.next_flags[0] = NO_FLAGS
+            try:
+                engine.run(self.vcpu.cpu.eip())
+            finally:
+                self.alone = False
+                # No block may find what was translated for one thread.
+                self.vcpu.cpu.forget_all_code()
+                self.give(True)
         finally:
-            self.alone = False
-            # No block may find what was translated for one thread.
-            self.vcpu.cpu.forget_all_code()
-            self.give(True)
             self.gate.go_on()
 
     def look(self):

@@ -158,23 +158,25 @@ class ThreadedRun:
         vcpu, cell = processor.vcpu, self._crew.cells[processor.vcpu.index]
         alone = cell.wants_alone
         self._gate.stop_others(vcpu.index)
-        cell.take(True, True)
         try:
-            self._vm.run_posted()
-            processor.begin()
-            RunLoop.deliver_pending(processor)
-            vcpu.deadline = self._timers.next_due()
-            before = vcpu.meter.instructions
-            elsewhere = self._vm.instructions - before
-            vcpu.instruction_limit = min(
-                max(0, self._most - elsewhere), before + (_FEW if alone else SLICE)
-            )
-            vcpu.stop_reason = Stop.NONE
-            if vcpu.ports.met:
-                vcpu.ports.begin_step()
-            vcpu.arm()
+            cell.take(True, True)
+            try:
+                self._vm.run_posted()
+                processor.begin()
+                RunLoop.deliver_pending(processor)
+                vcpu.deadline = self._timers.next_due()
+                before = vcpu.meter.instructions
+                elsewhere = self._vm.instructions - before
+                vcpu.instruction_limit = min(
+                    max(0, self._most - elsewhere), before + (_FEW if alone else SLICE)
+                )
+                vcpu.stop_reason = Stop.NONE
+                if vcpu.ports.met:
+                    vcpu.ports.begin_step()
+                vcpu.arm()
+            finally:
+                cell.give(True)
         finally:
-            cell.give(True)
             self._gate.go_on()
 
     def _came_back(self, processor: Processor) -> Outcome | None:
