@@ -6,6 +6,7 @@ skipped and says which Debian package has it; in continuous integration (CI or
 VMIROM_REQUIRE_PEERS set) it fails, so that no comparison is lost unnoticed.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Callable
@@ -41,6 +42,12 @@ def missing_peers(names: tuple[str, ...]) -> list[str]:
         for name in names
         if not (Path(name).exists() if name.startswith("/") else shutil.which(name))
     ]
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests are no garbage: no collection has to look through them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

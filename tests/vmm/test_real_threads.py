@@ -14,7 +14,6 @@ import pytest
 
 from apstart import TRAMPOLINE, trampoline
 from vmm.core import is_compiled
-from vmm.core.crew import AS_IT_IS
 from vmm.core.errors import VcpuThreadError
 from vmm.core.outcome import OutcomeKind
 from vmm.core.processor import Activity
@@ -354,7 +353,7 @@ def test_a_defect_in_the_middle_of_an_exit_is_raised_and_hangs_nobody(
         nonlocal switched
         # `SharedCpu.take` lies between; compiled, it has no frame.
         asked = sys._getframe(1 if is_compiled() else 2).f_code.co_name
-        if not caller or (asked == caller and how != AS_IT_IS):
+        if not caller or (asked == caller and vm.crew is not None and vm.crew.gate.is_closed()):
             switched += 1
             if switched == count:
                 raise RuntimeError("a defect")
@@ -365,6 +364,26 @@ def test_a_defect_in_the_middle_of_an_exit_is_raised_and_hangs_nobody(
     with pytest.raises(RuntimeError, match="a defect"):
         machine.run()
     assert vcpu_threads() == []
+
+
+def test_who_works_in_the_core_may_have_the_others_stop(
+    parallel: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a device does that posts something, whether its exit has stopped them already or not."""
+    closed, found, switch = set(), [], Vm._switch
+
+    def posting(vm: Vm, vcpu: Vcpu, how: int) -> None:
+        switch(vm, vcpu, how)
+        if vm.crew is not None and len(found) < 500:
+            gate = vm.crew.gate
+            closed.add(gate.is_closed())
+            vm.post(lambda: found.append(gate.is_closed()))
+
+    monkeypatch.setattr(Vm, "_switch", posting)
+    run = parallel(COUNTING, 3).run()
+    assert run.outcome.kind is OutcomeKind.PASSED
+    assert closed == {False, True}
+    assert found == [True] * 500
 
 
 def test_calls_from_many_threads_while_eight_cpus_run(parallel: Make) -> None:

@@ -21,7 +21,7 @@ cdef class Gate:
     cdef public unsigned long long clock
     cdef unsigned long long[::1] works
 
-    cdef bint is_closed(self) noexcept nogil
+    cpdef bint is_closed(self) noexcept nogil
     cdef bint enter(self, unsigned int index) noexcept nogil
     cdef void leave(self, unsigned int index) noexcept nogil
     cdef void wait_for(self, unsigned int index) noexcept nogil
