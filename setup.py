@@ -139,9 +139,10 @@ class BuildCore(build_ext):
 
     def build_extensions(self) -> None:
         """Translate to C where it has not come along, then compile."""
-        if not use_carried(self.extensions):
-            translate(self.extensions)
         try:
+            self._try_compiler()
+            if not use_carried(self.extensions):
+                translate(self.extensions)
             super().build_extensions()
         except (BaseError, CCompilerError) as error:
             if os.environ.get("VMIROM_REQUIRE_COMPILED") == "1":
@@ -154,6 +155,13 @@ class BuildCore(build_ext):
         for extension in self.extensions or self.distribution.ext_modules:
             Path(self.get_ext_filename(extension.name)).unlink(missing_ok=True)
         super().copy_extensions_to_source()
+
+    def _try_compiler(self) -> None:
+        """Raises what the core would, before seconds have gone into its translation."""
+        probe = Path(self.build_temp) / "probe.c"
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_text("int probe;\n", encoding="ascii")
+        self.compiler.compile([str(probe)], str(probe.parent))
 
     def _remove_compiled(self) -> None:
         for extension in self.extensions:
