@@ -169,6 +169,34 @@ start:
 """
 
 
+def test_where_the_last_x87_instruction_was(tiny_guest: MakeGuest, tmp_path: Path) -> None:
+    """A kernel stores that with the rest when it switches tasks, long after."""
+    body = """
+    start:	PAGING
+	mov %cr4, %eax
+	or $0x200, %eax
+	mov %eax, %cr4
+	fninit
+	fldpi
+    1:	fstl FREE + 0x20
+	mov $3000, %ecx
+    2:	dec %ecx
+	jnz 2b
+	fnstenv FREE + 0x40
+	fxsave FREE + 0x100
+	cmpl $1b, FREE + 0x4c
+	jne 3f
+	cmpl $FREE + 0x20, FREE + 0x54
+	jne 3f
+	cmpl $1b, FREE + 0x108
+	jne 3f
+	FINISH 0
+    3:	FINISH 1
+    """
+    about = MachineDescription(tiny_guest(body).data, memory=16 << 20)
+    check(lambda: Machine(about), tmp_path / "saved", cuts=4)
+
+
 @pytest.mark.parametrize("policy", ["svm-shadow", "svm-unsync", "vtx-shadow"])
 def test_pae(
     policy: str,

@@ -129,6 +129,9 @@ def _all() -> list[Register]:
         add(name, kinds.MSR, number, 8, writable=name not in {"tsc", "apic_base"})
     for index, (name, size) in enumerate((("fcw", 2), ("fsw", 2), ("ftw", 2), ("mxcsr", 4))):
         add(name, kinds.FPU, index, size)
+    # Of the last x87 instruction; the engine keeps no opcode of it.
+    for index, (name, size) in enumerate((("fip", 8), ("fcs", 2), ("fdp", 8), ("fds", 2)), 4):
+        add(name, kinds.FPU, index, size)
     for number in range(8):
         add(f"st{number}", kinds.FPU, 8 + number, 16, 80)
         add(f"xmm{number}", kinds.FPU, 16 + number, 16)

@@ -55,6 +55,10 @@ _FLOATING = {
     "fsw": x86.UC_X86_REG_FPSW,
     "ftw": x86.UC_X86_REG_FPTAG,
     "mxcsr": x86.UC_X86_REG_MXCSR,
+    "fip": x86.UC_X86_REG_FIP,
+    "fcs": x86.UC_X86_REG_FCS,
+    "fdp": x86.UC_X86_REG_FDP,
+    "fds": x86.UC_X86_REG_FDS,
     **{f"st{i}": x86.UC_X86_REG_FP0 + i for i in range(8)},
     **{f"xmm{i}": x86.UC_X86_REG_XMM0 + i for i in range(8)},
 }
