@@ -92,8 +92,10 @@ class Terminal:
             return b""
 
     def _keep(self, data: bytes) -> None:
-        # Both terminals, the guest's and this one, add a carriage return.
-        self.unread += data.decode(errors="replace").replace("\r", "")
+        # Both terminals, the guest's and this one, add a carriage return; and a shell that edits
+        # lines asks where the cursor is.
+        text = data.decode(errors="replace").replace("\r", "")
+        self.unread = (self.unread + text).replace("\x1b[6n", "")
 
     def close(self) -> None:
         self.process.kill()
