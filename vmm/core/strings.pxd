@@ -12,7 +12,8 @@ cdef class StringSweep:
     cdef ShadowPages pages
     cdef bint others
 
-    cdef unsigned int sweep(self, unsigned int kind, unsigned long long room) noexcept nogil
+    cdef unsigned int sweep(self, unsigned int address, unsigned int kind, unsigned long long room) noexcept nogil
+    cdef bint is_still(self, unsigned int address, unsigned int kind, bint user) noexcept nogil
     cdef long long physical(self, unsigned int address, bint write, bint user) noexcept nogil
     cdef bint move(self, unsigned int source, unsigned int target, unsigned int count, unsigned int shift) noexcept nogil
     cdef bint store(self, unsigned int target, unsigned int value, unsigned int count, unsigned int shift) noexcept nogil

@@ -78,8 +78,13 @@ class StringSweep:
         self.pages = shadow.pages
         self.others = len(shadow.pages.cpus) > 1
 
-    def sweep(self, kind: cython.uint, room: cython.ulonglong) -> cython.uint:
-        """Carry out at most `room` iterations, and never the last; answers how many."""
+    def sweep(
+        self, address: cython.uint, kind: cython.uint, room: cython.ulonglong
+    ) -> cython.uint:
+        """Carry out at most `room` iterations, and never the last; answers how many.
+
+        The instruction was of this `kind` when the block at `address` was met first.
+        """
         hflags: cython.uint = self.cpu.words[HFLAGS]
         left: cython.uint = cython.cast(cython.uint, self.cpu.quads[ECX] & LOW_32)
         if (
@@ -89,6 +94,8 @@ class StringSweep:
         ):
             return 0
         user: cython.bint = (hflags & HF_CPL) == 3
+        if not self.is_still(address, kind, user):
+            return 0
         shift: cython.uint = 2 if kind & DWORDS else 0
         to: cython.uint = cython.cast(cython.uint, self.cpu.quads[EDI] & LOW_32)
         count: cython.uint = min(left - 1, (0x1000 - (to & 0xFFF)) >> shift)
@@ -118,6 +125,13 @@ class StringSweep:
         self.cpu.quads[EDI] = (to + (count << shift)) & LOW_32
         self.cpu.quads[ECX] = left - count
         return count
+
+    def is_still(self, address: cython.uint, kind: cython.uint, user: cython.bint) -> cython.bint:
+        """Does this code repeat what it did? It may have been changed, or be another program's."""
+        code: cython.longlong = self.physical(address, False, user)
+        if code < 0 or code & 0xFFF == 0xFFF:
+            return False
+        return string_kind(self.memory.bytes[code], self.memory.bytes[code + 1]) == kind
 
     def physical(
         self, address: cython.uint, write: cython.bint, user: cython.bint

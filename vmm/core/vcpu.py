@@ -415,7 +415,7 @@ class Vcpu:
         elif kind:
             room: cython.ulonglong = self.instruction_limit - count
             room = min(room, self.deadline - now)
-            self.meter.hot[LEFT] -= self.strings.sweep(kind, room - 1)
+            self.meter.hot[LEFT] -= self.strings.sweep(address, kind, room - 1)
         self.arm()
 
     def arm(self) -> cython.void:

@@ -176,3 +176,37 @@ second:	mov $2, %eax
 	.fill 1024, 1, 0x90
 """
     )
+
+
+@pytest.mark.parametrize("paging", [True, False])
+def test_code_that_no_longer_repeats_anything(tiny_guest, make_machine, paging: bool) -> None:
+    """A block at the same address, as long as the string instruction that was there before."""
+    run = make_machine(
+        tiny_guest(
+            f"""
+start:	{"PAGING" if paging else ""}
+	cld
+	mov ${A}, %edi
+	mov $0x11111111, %eax
+	mov $100, %ecx
+	call there
+	mov $0x22222222, %eax
+	movw $0x00eb, there		# jmp .+2
+	mov ${A}, %edi
+	mov $100, %ecx
+	call there
+	cmp $100, %ecx
+	jne wrong
+	cmp ${A}, %edi
+	jne wrong
+	cmpl $0x11111111, {A}
+	jne wrong
+	FINISH 0
+wrong:	FINISH 1
+	.balign 64
+there:	rep stosl
+	ret
+"""
+        )
+    ).run()
+    assert run.outcome.kind is OutcomeKind.PASSED, run.outcome
