@@ -269,3 +269,31 @@ def test_descriptions_are_values(forkstorm: bytes) -> None:
     about = MachineDescription(forkstorm, command_line=SMALL)
     assert about == dataclasses.replace(about)
     assert Machine(about).run() == Machine(dataclasses.replace(about)).run()
+
+
+def test_code_that_is_mapped_elsewhere_is_fetched_anew(tiny_guest, make_machine) -> None:
+    """A guest that moves its own code and loads CR3 next: the bytes there are others by then."""
+    run = make_machine(
+        tiny_guest(
+            """
+start:	PAGING
+	mov $there, %esi
+	and $~0xfff, %esi
+	mov $0x220000, %edi
+	mov $1024, %ecx
+	cld
+	rep movsl
+	mov $there, %edi
+	and $0xfff, %edi
+	movl $0x90909090, 0x220000(%edi)
+	mov $there, %ebx
+	shr $12, %ebx
+	mov %cr3, %eax
+	movl $0x220000 | OPEN, TABLE(, %ebx, 4)
+there:	mov %eax, %cr3
+	nop
+	FINISH 0
+"""
+        )
+    ).run()
+    assert run.outcome.kind is OutcomeKind.PASSED, run.outcome

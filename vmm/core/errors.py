@@ -52,7 +52,7 @@ class TripleFault(GuestError):
 
 
 class StaleFetch(VmmError):
-    """The processor runs an instruction that the guest's tables map no more.
+    """The processor runs an instruction that the guest's tables map no more, or to another one.
 
     Its TLB is behind, which is allowed; an emulator that reads through the tables must
     have it fetch, and so fault, again.

@@ -13,7 +13,7 @@ from vmm.core.blocks import BlockMeter
 from vmm.core.counters import Counters
 from vmm.core.cpustate import CpuState
 from vmm.core.delivery import Delivery
-from vmm.core.errors import EngineFailure, Unsupported
+from vmm.core.errors import StaleFetch, Unsupported
 from vmm.core.event import Event
 from vmm.core.fetch import InstructionBytes
 from vmm.core.paging import GuestPaging
@@ -186,7 +186,7 @@ class PrivilegedRegisters:
             elif not (self.set_cr0(value) if number == 0 else self.set_cr4(value)):
                 return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
         else:
-            raise EngineFailure(f"opcode 0f {opcode:02x} exited as a control-register access")
+            raise StaleFetch(f"opcode 0f {opcode:02x} exited as a control-register access")
         self.meter.retire()
         return cpu.set_eip(eip + at + 2)
 
