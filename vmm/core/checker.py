@@ -32,7 +32,7 @@ _LEAF_KINDS = frozenset({_TABLE, _DIRECT})
 _DIRECTORY_KINDS = frozenset({_DIRECTORY, _IDENTITY})
 _ROOTS_PAGE, _VOID_PAGE = 0, 1
 _ROOT_ENTRIES = 512
-_CR4_PAE = 0x20
+_PAE_MODE = 0x20
 
 Snapshot = dict[str, Any]
 
@@ -95,7 +95,7 @@ class ShadowChecker:
     def _check_table(self, state: Snapshot, page: int, queued: set[int]) -> None:
         frame, part = state["frame_of"][page], state["part_of"][page]
         memory = self._vcpu.memory
-        wide = bool(self._vcpu.paging.cr4 & _CR4_PAE)
+        wide = bool(self._vcpu.shadow.pages.mode & _PAE_MODE)
         for index in range(512):
             entry = state["entries"][512 * page + index]
             if not entry & _PRESENT:

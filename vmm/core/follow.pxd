@@ -1,10 +1,8 @@
 from vmm.core.memory cimport GuestMemory
-from vmm.core.paging cimport GuestPaging
 from vmm.core.shadowpages cimport ShadowPages
 
 cdef class Follower:
     cdef GuestMemory memory
-    cdef GuestPaging paging
     cdef ShadowPages pages
 
     cdef unsigned int copy_of(self, unsigned int entry) noexcept

@@ -3,7 +3,6 @@
 import cython
 
 from vmm.core.memory import GuestMemory
-from vmm.core.paging import GuestPaging
 from vmm.core.saved import Fields
 from vmm.core.shadowpages import ShadowPages
 
@@ -20,6 +19,8 @@ LENT = cython.declare(cython.ulonglong, 0x800)
 # A bit of what GuestMemory.entry() answers.
 RAM = cython.declare(cython.uint, 1)
 NO_HOST = cython.declare(cython.uint, 0xFFFFFFFF)
+# In `ShadowPages.mode`: the guest's EFER.NXE.
+NO_EXECUTE_MODE = cython.declare(cython.uint, 1)
 # Bits 12-51 of a guest's 64-bit entry.
 GUEST_FRAME = cython.declare(cython.ulonglong, 0xFFFFFFFFFF000)
 
@@ -27,15 +28,17 @@ GUEST_FRAME = cython.declare(cython.ulonglong, 0xFFFFFFFFFF000)
 @cython.final
 @cython.cclass
 class Follower:
-    """Keeps the shadow pages in step with the guest's tables, as one CPU reads those."""
+    """Keeps the shadow pages in step with the guest's tables, as the CPUs read those that page.
+
+    The one that stores may not, and have other ideas of how long an entry is.
+    """
 
     SAVED = Fields(
-        wiring="memory paging pages",
+        wiring="memory pages",
     )
 
-    def __init__(self, memory: GuestMemory, paging: GuestPaging, pages: ShadowPages):
+    def __init__(self, memory: GuestMemory, pages: ShadowPages):
         self.memory = memory
-        self.paging = paging
         self.pages = pages
 
     def copy_of(self, entry: cython.uint) -> cython.uint:
@@ -47,7 +50,7 @@ class Follower:
         """The same for a table whose frame of the host's is known."""
         index: cython.uint
         half: cython.uint = 0
-        if self.paging.pae():
+        if self.pages.wide():
             index = (entry & 0xFFF) >> 3
         else:
             index = (entry & 0xFFF) >> 2
@@ -59,7 +62,7 @@ class Follower:
         self, frame: cython.uint, half: cython.uint, index: cython.uint
     ) -> cython.ulonglong:
         """An entry of the guest's table in a frame of the host, by its place in the shadow."""
-        if self.paging.pae():
+        if self.pages.wide():
             return self.memory.host64((frame << 12) + 8 * index)
         return self.memory.host32((frame << 12) + 4 * (512 * half + index))
 
@@ -72,7 +75,7 @@ class Follower:
         page: cython.uint
         index: cython.uint
         location: cython.uint = self.copy_in(frame, address)
-        if self.paging.pae():
+        if self.pages.wide():
             if location:
                 self.leaf_written(location, self.memory.read64(address))
             page = pages.directory_of[4 * frame]
@@ -102,7 +105,7 @@ class Follower:
             pages.entries[location] = 0 if entry & PRESENT else NOT_THERE
             return 0
         same: cython.bint = (old & PRESENT) != 0 and (old & FRAME_MASK) >> 12 == known >> 12
-        forbidden: cython.bint = self.paging.no_execute and entry >> 63
+        forbidden: cython.bint = self.pages.mode & NO_EXECUTE_MODE and entry >> 63
         new: cython.ulonglong = pages.leaf(
             cython.cast(cython.uint, guest),
             known,

@@ -103,7 +103,7 @@ class ShadowMmu:
         self.paging = paging
         self.cpu = cpu
         self.pages = pages
-        self.follower = Follower(memory, paging, pages)
+        self.follower = Follower(memory, pages)
         self.unsync = OutOfStep(memory, paging, pages, self.follower)
         self.curtain = Curtain(memory, cpu, pages)
         self.fault_mask = FaultMask(paging, pages, self.curtain)

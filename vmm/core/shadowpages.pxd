@@ -51,6 +51,7 @@ cdef class ShadowPages:
 
     cdef bint running_out(self) noexcept
     cpdef int clear(self) except -1
+    cdef bint wide(self) noexcept
     cdef int flush_if_stale(self) except -1
     cdef bint flush_leaves(self) except -1
     cdef int lost_link(self, unsigned int location) except -1

@@ -44,8 +44,9 @@ ALL_ONES = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 WITHHELD = cython.declare(cython.ulonglong, 0x200)
 # The right to execute is there for the engine's sake.
 LENT = cython.declare(cython.ulonglong, 0x800)
-# In `mode`, as GuestPaging.mode() says it: the guest's EFER.NXE.
+# In `mode`, as GuestPaging.mode() says it: the guest's EFER.NXE and CR4.PAE.
 NO_EXECUTE_MODE = cython.declare(cython.uint, 1)
+PAE_MODE = cython.declare(cython.uint, 0x20)
 WITHHELD_MASK = cython.declare(cython.uint, 63)
 
 # How many leaves may lose rights before the TLB is flushed whole, and how many ways to a
@@ -186,6 +187,10 @@ class ShadowPages:
         self.windows.forget()
         self.tlb_stale = self.links_stale = True
         return 0
+
+    def wide(self) -> cython.bint:
+        """Are the tables those of guest entries of 64 bits?"""
+        return (self.mode & PAE_MODE) != 0
 
     def flush_if_stale(self) -> cython.int:
         """Flush the TLB if an entry lost a right since the last flush."""

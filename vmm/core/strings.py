@@ -78,9 +78,7 @@ class StringSweep:
         self.pages = shadow.pages
         self.others = len(shadow.pages.cpus) > 1
 
-    def sweep(
-        self, address: cython.uint, kind: cython.uint, room: cython.ulonglong
-    ) -> cython.uint:
+    def sweep(self, address: cython.uint, kind: cython.uint, room: cython.ulonglong) -> cython.uint:
         """Carry out at most `room` iterations, and never the last; answers how many.
 
         The instruction was of this `kind` when the block at `address` was met first.
