@@ -321,3 +321,40 @@ start:
     run = passed(machine)
     assert all(share.instructions > 2000 * 8 for share in run.vcpus)
     assert run.ledger.by_reason[Reason.MMIO].count == 4
+
+
+@pytest.mark.parametrize("entries", ["0x20", "0"])
+def test_a_store_to_tables_by_a_cpu_that_does_not_page(smp: Smp, entries: str) -> None:
+    """It may think of entries of 64 bits: the tables are those of the CPU that uses them."""
+    source = f"""
+	.set PAGE, 0x200000
+	.set ENTRY, TABLE + 0x800
+ap_start:
+	mov $KERNEL_DATA, %eax
+	mov %ax, %ds
+	mov ${entries}, %eax
+	mov %eax, %cr4
+1:	pause
+	cmpl $1, 0x202000
+	jne 1b
+	movl $0x201000 | OPEN, ENTRY
+	movl $2, 0x202000
+2:	hlt
+	jmp 2b
+start:
+	movl $0xaaaa, 0x200000
+	movl $0xbbbb, 0x201000
+	PAGING
+	cmpl $0xaaaa, PAGE
+	jne wrong
+	movl $1, 0x202000
+3:	pause
+	cmpl $2, 0x202000
+	jne 3b
+	invlpg PAGE
+	cmpl $0xbbbb, PAGE
+	jne wrong
+	FINISH 0
+wrong:	FINISH 1
+"""
+    passed(smp(source, 2))
