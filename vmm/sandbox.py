@@ -221,6 +221,7 @@ class Sandbox:
         self._vcpu = self._vm.vcpus[0]
         self._vcpu.ports.has_doorbell = False
         self._engine.connect(callbacks(self._vcpu), self._vcpu.mmio_read, self._vcpu.mmio_write)
+        self._vcpu.keeper.connect(self._engine.call_before)
         self._pending: Event | None = None
         self._ended: Ending | None = None
         self._started = False
@@ -405,7 +406,7 @@ class Sandbox:
             self._ended = Ending(EndingKind.LIMIT, 0)
             return
         if Stop(vcpu.stop_reason) is Stop.FORGET:
-            vcpu.forget_blocks()
+            vcpu.retranslate()
             return
         event = self._trapped
         if isinstance(event, SystemCall):

@@ -1,4 +1,5 @@
 from vmm.core.cpustate cimport CpuState
+from vmm.core.flagkeeper cimport FlagKeeper
 from vmm.core.lengths cimport LengthDecoder
 from vmm.core.memory cimport GuestMemory
 from vmm.core.paging cimport GuestPaging
@@ -10,6 +11,7 @@ cdef class BlockMeter:
     cdef GuestPaging paging
     cdef unsigned char[::1] code
     cdef LengthDecoder decoder
+    cdef readonly FlagKeeper keeper
     cdef public unsigned long long[::1] blocks
     cdef public unsigned short[::1] offsets
     cdef public unsigned int used

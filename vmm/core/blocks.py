@@ -26,6 +26,7 @@ from vmi.address import GuestVirtual
 from vmi.header import GET_RELOC, VMI_INIT
 from vmi.relocation import RelocationAnswer, RelocationKind
 from vmm.core.cpustate import CpuState
+from vmm.core.flagkeeper import FlagKeeper
 from vmm.core.lengths import LengthDecoder
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
@@ -64,6 +65,7 @@ SPECIAL = cython.declare(cython.uint, 1)
 # What `special` answers.
 KNOWN = cython.declare(cython.int, 0)
 NO_ROOM = cython.declare(cython.int, 1)
+TO_WATCH = cython.declare(cython.int, 2)
 
 # `enter` has these as literals, which the compiler folds: it runs at every block.
 COUNT_MASK = cython.declare(cython.ulonglong, 0xFFFF)
@@ -107,7 +109,7 @@ class BlockMeter:
             VIRTUAL_TIME: "charged_ns elsewhere_ns booked",
             CUSTOM: "hot answers returns",
         },
-        wiring="cpu memory paging decoder most hot_address",
+        wiring="cpu memory paging decoder keeper most hot_address",
         derived="ceiling",
         transient="code new_size left_slot left_rest",
     )
@@ -118,6 +120,7 @@ class BlockMeter:
         self.paging = paging
         self.code = bytearray(CODE_BYTES)
         self.decoder = LengthDecoder(self.code)
+        self.keeper = FlagKeeper(cpu, self.code)
         self.blocks = array("Q", bytes(16 * (SLOTS + 1)))
         self.offsets = array("H", bytes(2 * OFFSETS))
         self.used = self.offsets_used = 0
@@ -313,7 +316,8 @@ class BlockMeter:
     def special(self, address: cython.uint) -> cython.int:
         """Learn a new block; follow the guest's questions to get_reloc.
 
-        Answers NO_ROOM, and has not counted the block, where the table has to be forgotten first.
+        Answers NO_ROOM where the table has to be forgotten first, and TO_WATCH where the block has
+        to be translated anew; then it has not counted the block.
         """
         if self.unknown:
             self.unknown = False
@@ -321,6 +325,9 @@ class BlockMeter:
                 self.hot[SLOT] = NO_BLOCK
                 return NO_ROOM
             self.learn(self.current_slot(), address, self.new_size)
+            if self.keeper.wanted:
+                self.hot[SLOT] = NO_BLOCK
+                return TO_WATCH
             if self.enter(address, self.new_size) != SPECIAL:
                 return KNOWN
         if address == self.watched:
@@ -395,6 +402,7 @@ class BlockMeter:
         first: cython.uint = self.offsets_used
         role: cython.uint = PLAIN
         at: cython.uint = 0
+        self.keeper.begin()
         while at < end or at == 0:
             self.offsets[self.offsets_used] = at
             self.offsets_used += 1
@@ -402,6 +410,7 @@ class BlockMeter:
                 break
             if self.decoder.accesses_port(at, end):
                 role = PORTS
+            self.keeper.look(at, end, address + at)
             at += self.decoder.length(at, end, wide)
         call: cython.uint = 0
         if self.rom_start <= physical < self.rom_end:

@@ -34,6 +34,9 @@ cdef class CpuState:
     cpdef unsigned int cpl(self) except? 0xFFFFFFFF
     cpdef unsigned int eflags(self) except? 0xFFFFFFFF
     cpdef int set_eflags(self, unsigned int value) except -1
+    cdef unsigned long long flag_source(self) noexcept
+    cdef unsigned int flag_operation(self) noexcept
+    cdef int set_flag_source(self, unsigned long long source, unsigned int operation) except -1
     cpdef int clear_system_flags(self, unsigned int mask) except -1
     cpdef int clear_interrupt_shadow(self) except -1
     cdef bint can_interrupt(self) noexcept nogil

@@ -1,7 +1,8 @@
 """The guest CPU's registers, read and written in place.
 
 The layout is that of QEMU's CPUX86State as Unicorn 2.1.4 builds it for x86-64
-hosts, in 8-byte units: general registers 0-7, EIP 16, EFLAGS 17; then
+hosts, in 8-byte units: general registers 0-7, EIP 16, EFLAGS 17; what the arithmetic flags
+are evaluated from, 18-20, and in the dword behind it how; then
 ten segment caches of three units (selector, base, limit and flags) from 23 on, in
 the order ES CS SS DS FS GS LDT TR GDT IDT; control registers from 53 on. The
 engine verifies that before it hands out the address.
@@ -22,6 +23,8 @@ if not cython.compiled:
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 EIP = cython.declare(cython.uint, 16)
 EFLAGS = cython.declare(cython.uint, 17)
+CC_SOURCE = cython.declare(cython.uint, 19)
+CC_OPERATION = cython.declare(cython.uint, 42)
 HFLAGS = cython.declare(cython.uint, 44)
 SEGMENT_WORD = cython.declare(cython.uint, 46)
 SEGMENT_QUAD = cython.declare(cython.uint, 24)
@@ -140,6 +143,20 @@ class CpuState:
         """Write EFLAGS whole."""
         self.scratch[0] = value
         self.call_write(self.handle, self.flags_id, self.scratch_address)
+        return 0
+
+    def flag_source(self) -> cython.ulonglong:
+        """One of the values that the arithmetic flags are evaluated from."""
+        return self.quads[CC_SOURCE]
+
+    def flag_operation(self) -> cython.uint:
+        """How they are."""
+        return self.words[CC_OPERATION]
+
+    def set_flag_source(self, source: cython.ulonglong, operation: cython.uint) -> cython.int:
+        """Put both back, for code of the engine that goes on with them."""
+        self.quads[CC_SOURCE] = source
+        self.words[CC_OPERATION] = operation
         return 0
 
     def clear_system_flags(self, mask: cython.uint) -> cython.int:

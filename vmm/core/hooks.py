@@ -94,6 +94,32 @@ def raw_syscall(_engine: cython.size_t, data: cython.p_void) -> cython.void:
     vcpu.arm()
 
 
+@cython.cfunc
+@cython.with_gil
+@cython.exceptval(check=False)
+def raw_before(
+    _engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
+) -> cython.void:
+    """An instruction is next whose flags are to be kept."""
+    vcpu: Vcpu = cython.cast(Vcpu, data)
+    try:
+        vcpu.before(address, size)
+    except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
+        vcpu.fail(error)
+
+
+def before_callback(vcpu: Vcpu):
+    """(address, user data) of what an engine calls before such an instruction."""
+    if cython.compiled:
+        return (
+            cython.cast(cython.size_t, cython.cast(cython.p_void, raw_before)),
+            cython.cast(cython.size_t, cython.cast(cython.p_void, vcpu)),
+        )
+    else:  # noqa: RET505 - the branch is chosen by the compiler
+        u32, u64 = ctypes.c_uint32, ctypes.c_uint64
+        return (python_callback(vcpu, None, (u64, u32), vcpu.before, None), 0)
+
+
 def guarded(vcpu, method, default):
     """A callback for ctypes that can never raise into the engine."""
 
@@ -127,11 +153,11 @@ def callbacks(vcpu: Vcpu):
     Signatures: interrupt(handle, u32 number, data); block(handle, u64 address, u32
     size, data); in(handle, u32 port, int size, data) -> u32; out(handle, u32 port,
     int size, u32 value, data); sysenter(handle, data); syscall(handle,
-    data). "fill" is there only where the core is compiled (`vmm.core.tlbfill`). The vCPU must
-    outlive their use.
+    data); before(handle, u64 address, u32 size, data). "fill" is there only where the core is
+    compiled (`vmm.core.tlbfill`). The vCPU must outlive their use.
     """
     u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
-    table = {}
+    table = {"before": before_callback(vcpu)}
     if cython.compiled:
         data = cython.cast(cython.size_t, cython.cast(cython.p_void, vcpu))
         table["interrupt"] = (

@@ -228,7 +228,8 @@ class RunLoop:
             case Stop.PORT:
                 vcpu.ports.met = True
             case Stop.FORGET:
-                vcpu.forget_blocks()
+                vcpu.retranslate()
+                self._midway = reached < self._slice_end
             case Stop.YIELD:
                 self._turn_end = 0
             case Stop.NONE:

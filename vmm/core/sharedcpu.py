@@ -20,6 +20,7 @@ import cython
 
 from vmi.doorbell import PORT
 from vmm.core.gate import Gate
+from vmm.core.hooks import before_callback
 from vmm.core.stop import Stop
 from vmm.core.tlbfill import fill_callback
 from vmm.core.vcpu import Vcpu
@@ -481,6 +482,7 @@ def shared_callbacks(cell: SharedCpu):
                 cython.cast(cython.size_t, cython.cast(cython.p_void, raw_syscall)),
                 data,
             ),
+            "before": before_callback(cell.vcpu),
             "fill": fill_callback(cell.vcpu.fill, False),
         }
     else:
@@ -493,5 +495,8 @@ def shared_callbacks(cell: SharedCpu):
             "sysenter": (None, (), leaving(cell, lambda: cell.system_call(True))),
             "syscall": (None, (), leaving(cell, lambda: cell.system_call(False))),
         }
-        return {name: (python_callback(cell, *signature), 0) for name, signature in methods.items()}
+        table = {
+            name: (python_callback(cell, *signature), 0) for name, signature in methods.items()
+        }
+        table["before"] = before_callback(cell.vcpu)
     return table

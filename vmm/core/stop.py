@@ -28,4 +28,5 @@ class Stop(IntEnum):
     TRAP = 8
     """What the guest did is for somebody outside to decide (`Delivery.trap`)."""
     FORGET = 10
-    """The table of known blocks is full: it and all translated code are to be dropped."""
+    """Translated code is to be dropped, with the table of known blocks or without
+    (`Vcpu.retranslate`)."""

@@ -211,7 +211,7 @@ class ThreadedRun:
             case Stop.PORT:
                 vcpu.ports.met = True
             case Stop.FORGET:
-                vcpu.forget_blocks()
+                vcpu.retranslate()
             case Stop.NONE:
                 raise EngineFailure(f"the engine stopped by itself at {vcpu.cpu.eip():#010x}")
         return None

@@ -210,6 +210,10 @@ class TlbFill:
         it, since the guest has changed how its code is mapped, or stores to it.
         """
         code: cython.longlong = self.code_now()
+        # A fault where flags are kept has put them back, for whoever comes to the instruction
+        # anew; its translation goes on with what it had.
+        source: cython.ulonglong = self.cpu.flag_source()
+        operation: cython.uint = self.cpu.flag_operation()
         if not self.vcpu.fault(address, error):
             return MISSING
         entry: cython.longlong = self.found(address, access, user)
@@ -221,6 +225,7 @@ class TlbFill:
             or not self.vcpu.meter.stay()
         ):
             return MISSING
+        self.cpu.set_flag_source(source, operation)
         return entry
 
     def code_now(self) -> cython.longlong:

@@ -6,6 +6,7 @@ from vmm.core.delivery cimport Delivery
 from vmm.core.devicememory cimport DeviceMemory
 from vmm.core.doorbell cimport DoorbellPort
 from vmm.core.fetch cimport InstructionBytes
+from vmm.core.flagkeeper cimport FlagKeeper
 from vmm.core.inline cimport InlineCounter
 from vmm.core.memory cimport GuestMemory
 from vmm.core.native cimport return_address
@@ -27,6 +28,7 @@ cdef class Vcpu:
     cdef public Counters counters
     cdef public BatchQueue queue
     cdef public BlockMeter meter
+    cdef public FlagKeeper keeper
     cdef readonly InlineCounter inline
     cdef public Delivery delivery
     cdef public PrivilegedRegisters privileged
@@ -60,6 +62,7 @@ cdef class Vcpu:
     cdef bint fault(self, unsigned int address, unsigned int error) noexcept
     cdef unsigned int port_in(self, unsigned int port, unsigned int size) except? 0xFFFFFFFE
     cdef int port_out(self, unsigned int port, unsigned int size, unsigned int value) except -1
+    cdef int before(self, unsigned long long address, unsigned int size) except -1
     cdef bint block(self, unsigned int address, unsigned int size) noexcept nogil
     cdef void called(self, unsigned int address, unsigned int size, size_t engine, size_t at) noexcept nogil
     cdef void late_block(self) noexcept nogil

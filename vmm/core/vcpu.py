@@ -119,8 +119,8 @@ class Vcpu:
 
     SAVED = Fields(
         {
-            PART: "cpu paging shadow counters queue meter delivery privileged doorbell faults "
-            "ports",
+            PART: "cpu paging shadow counters queue meter keeper delivery privileged doorbell "
+            "faults ports",
             U32: "spins spin_limit idle_exits",
             U64: "progress",
             FLAG: "irq_pending window_wanted",
@@ -140,6 +140,7 @@ class Vcpu:
         self.counters = Counters()
         self.queue = BatchQueue(memory, self.paging, self.shadow, features, index)
         self.meter = BlockMeter(cpu, memory, self.paging)
+        self.keeper = self.meter.keeper
         self.inline = InlineCounter(self.meter)
         self.delivery = Delivery(cpu, memory, self.paging, self.shadow)
         self.code = InstructionBytes(cpu, memory, self.paging)
@@ -194,7 +195,10 @@ class Vcpu:
         """Serve one exit."""
         cpu: CpuState = self.cpu
         eip: cython.uint = cpu.eip()
-        self.meter.leave_at(cpu.linear(eip))
+        address: cython.uint = cpu.linear(eip)
+        if address == self.keeper.at and number == EXIT_BASE + EXIT_EXCEPTION + PAGE_FAULT_VECTOR:
+            self.keeper.put_back(self.meter.count())
+        self.meter.leave_at(address)
         if self.ports.stepping:
             self.ports.end_step()
             if number == EXIT_BASE + EXIT_EXCEPTION + DEBUG:
@@ -342,6 +346,10 @@ class Vcpu:
 
     # ---- time and stopping
 
+    def before(self, address: cython.ulonglong, _size: cython.uint) -> cython.int:
+        """The instruction at a linear address is next, and its flags are to be kept."""
+        return self.keeper.keep(cython.cast(cython.uint, address & LOW_32), self.meter.count())
+
     def block(self, address: cython.uint, size: cython.uint) -> cython.bint:
         """A translated block is entered: the only place where time passes.
 
@@ -426,6 +434,18 @@ class Vcpu:
         self.meter.arm(
             self.instruction_limit, self.deadline, self.irq_pending or self.stop_reason != 0
         )
+
+    def retranslate(self):
+        """Drop what the engine has translated for what the run has stopped (`Stop.FORGET`).
+
+        That is blocks in which the engine has to call from now on, or else all blocks.
+        """
+        sites = self.keeper.watch() if self.keeper.wanted else []
+        for site in sites:
+            if self.paging.walk(site) and self.memory.is_ram(self.paging.physical >> 12):
+                self.cpu.forget_code(self.memory.host(self.paging.physical >> 12))
+        if not sites:
+            self.forget_blocks()
 
     def forget_blocks(self):
         """Start the table of blocks afresh, with all code translated anew."""

@@ -10,7 +10,7 @@ handler. Code that is not intercepted runs at full speed.
 import ctypes
 import mmap
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 
 import unicorn
@@ -124,6 +124,8 @@ class UnicornEngine:
             ctypes.c_size_t,
         ]
         self._handle = engine_handle(self._uc)
+        self._before = (0, 0)
+        self._called_before: dict[int, ctypes.c_size_t] = {}
         self._walker = locate_walker(self._uc, self._location.cpu)
         # RDTSC is intercepted: nobody adds the offset.
         self._owner = self._location.address + self._location.tsc_offset
@@ -215,6 +217,7 @@ class UnicornEngine:
         self._hook(const.UC_HOOK_INSN, callbacks["out"], x86.UC_X86_INS_OUT)
         self._hook(const.UC_HOOK_INSN, callbacks["sysenter"], x86.UC_X86_INS_SYSENTER)
         self._hook(const.UC_HOOK_INSN, callbacks["syscall"], x86.UC_X86_INS_SYSCALL)
+        self._before = callbacks["before"]
         if "fill" in callbacks:
             walker, owner = callbacks["fill"]
             ctypes.c_size_t.from_address(self._owner).value = owner
@@ -228,7 +231,14 @@ class UnicornEngine:
             None,
         )
 
-    def _hook(self, kind: int, callback: tuple[int, int], instruction: int | None = None) -> None:
+    def _hook(
+        self,
+        kind: int,
+        callback: tuple[int, int],
+        instruction: int | None = None,
+        where: tuple[int, int] = (1, 0),
+    ) -> ctypes.c_size_t:
+        """Have something called, everywhere or at the addresses of a range; answers the hook."""
         address, data = callback
         handle = ctypes.c_size_t()
         add = self._library.uc_hook_add
@@ -240,12 +250,12 @@ class UnicornEngine:
             ctypes.c_int(kind),
             ctypes.c_void_p(address),
             ctypes.c_void_p(data),
-            ctypes.c_uint64(1),
-            ctypes.c_uint64(0),
+            *map(ctypes.c_uint64, where),
             *extra,
         )
         if status:
             raise EngineFailure(f"Unicorn refused a hook of kind {kind:#x}: error {status}")
+        return handle
 
     def reset_segments(self, gdt: int, gdt_limit: int, code: int, data: int) -> None:
         """Flat protected mode with descriptors that lie in guest memory already."""
@@ -278,6 +288,20 @@ class UnicornEngine:
         """
         self._uc.ctl_exits_enabled(True)  # noqa: FBT003 - Unicorn's signature
         self._uc.ctl_set_exits(list(addresses))
+
+    def call_before(self, addresses: Iterable[int]) -> None:
+        """Call "before" of `connect` at the instructions at these linear addresses and no others.
+
+        As `break_at`, it is for what is translated from now on. The engine must not be running.
+        """
+        wanted = set(addresses)
+        for address in self._called_before.keys() - wanted:
+            hook = self._called_before.pop(address)
+            self._library.uc_hook_del(ctypes.c_void_p(self._handle), hook)
+        for address in sorted(wanted - self._called_before.keys()):
+            self._called_before[address] = self._hook(
+                const.UC_HOOK_CODE, self._before, where=(address, address)
+            )
 
     def read_register(self, name: str) -> int:
         """An x87, SSE or SYSENTER register, by its name in `vmm.core.registerids`."""
