@@ -29,7 +29,7 @@ from vmm.ram import touched_ranges
 __all__ = ["FORMAT", "VERSION", "Told", "read_memory", "read_saved", "write_saved"]
 
 FORMAT = "vmirom machine"
-VERSION = 1
+VERSION = 2
 
 Told = Callable[[str], None]
 """Hears what is being done, for a progress line."""
@@ -124,7 +124,7 @@ def _without_bytes(value: Any, place: str, entries: dict[str, bytes]) -> Any:
 def read_saved(path: Path) -> dict[str, Any]:
     """What a file says of a machine; see `read_memory` for the rest.
 
-    Raises `BadDescription` for a file that is none, is damaged, or is of a newer version.
+    Raises `BadDescription` for a file that is none, is damaged, or is of another version.
     """
     with _opened(path) as archive:
         try:

@@ -399,6 +399,18 @@ def test_hostile_before_paging(survive, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "address",
+    ["0xffffffff", "0xfffffffe", "0xfffffffc", "0xffffffe0", "0x80000000", "0x3ffffc", "1"],
+)
+def test_a_block_that_is_none_is_refused(survive, address: str) -> None:
+    """Unpaged, where every address is one."""
+    source = f"RING DOORBELL_IDE_TAKE, {address}\n test %eax, %eax\n jnz 1f\n FINISH 0\n1: FINISH 1"
+    outcome, machine = survive(f"start: {source}\n")
+    assert outcome.kind is K.PASSED
+    assert [text for text in machine.vcpu.doorbell.complaints if "IDE_TAKE" in text]
+
+
+@pytest.mark.parametrize(
     "rest",
     ["cli\n hlt", "lidt 0x200000\n ud2", "mov $0x10, %ecx\n mov %ecx, %cr0", "outl %eax, (%dx)"],
 )

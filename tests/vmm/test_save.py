@@ -25,6 +25,7 @@ from vmm.devices.disk import Writes
 from vmm.devices.pluggable import Device, Plug
 from vmm.filters import load_filter, shipped_filters
 from vmm.machine import Machine, MachineDescription, Run
+from vmm.savedfile import VERSION
 
 if TYPE_CHECKING:
     from conftest import MakeGuest
@@ -484,9 +485,10 @@ def _write(path: Path, entries: dict[str, bytes]) -> None:
             archive.writestr(name, data)
 
 
-def test_a_newer_file(saved: bytes, tmp_path: Path) -> None:
-    path = rewritten(saved, tmp_path / "machine", lambda head: head.update(version=2))
-    refused(path, "version 2, by vmirom .*: expected version 1")
+@pytest.mark.parametrize("version", [VERSION - 1, VERSION + 1])
+def test_a_file_of_another_version(saved: bytes, tmp_path: Path, version: int) -> None:
+    path = rewritten(saved, tmp_path / "machine", lambda head: head.update(version=version))
+    refused(path, f"version {version}, by vmirom .*: expected version {VERSION}")
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

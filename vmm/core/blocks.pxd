@@ -13,6 +13,8 @@ cdef class BlockMeter:
     cdef LengthDecoder decoder
     cdef readonly FlagKeeper keeper
     cdef public unsigned long long[::1] blocks
+    cdef public unsigned long long[::1] signs
+    cdef unsigned long long[::1] places
     cdef public unsigned short[::1] offsets
     cdef public unsigned int used
     cdef public unsigned int most
@@ -21,6 +23,7 @@ cdef class BlockMeter:
     cdef size_t hot_address
     cdef public unsigned long long ceiling
     cdef unsigned int new_size
+    cdef size_t new_place
     cdef unsigned int left_slot
     cdef unsigned int left_rest
     cdef public unsigned int left_role
@@ -46,14 +49,20 @@ cdef class BlockMeter:
     cdef void arm(self, unsigned long long limit, unsigned long long deadline, bint look) noexcept nogil
     cdef unsigned int current_slot(self) noexcept nogil
     cdef unsigned long long take_back(self) noexcept nogil
-    cdef unsigned int enter(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef unsigned int enter(self, unsigned int address, unsigned int size, size_t place) noexcept nogil
+    cdef unsigned int first_slot(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef unsigned int enter_slot(self, unsigned int slot, unsigned int address) noexcept nogil
     cdef void book(self) noexcept nogil
     cdef void enter_rom(self, unsigned long long facts) noexcept nogil
-    cdef unsigned int ports_kind(self) noexcept nogil
+    cdef unsigned int kind(self) noexcept nogil
     cdef unsigned int role(self) except? 0xFFFFFFFE
     cdef unsigned int fetch(self, unsigned int address, unsigned int size) except? 0xFFFFFFFF
     cdef int special(self, unsigned int address) except -1
-    cdef int learn(self, unsigned int slot, unsigned int address, unsigned int size) except -1
+    cdef Py_ssize_t rom_offset(self, unsigned int address) except? -1
+    cdef unsigned long long sign(self, unsigned int address, unsigned int end) except? 0
+    cdef unsigned int find(self, unsigned int address, unsigned int size, unsigned long long sign) except? 0xFFFFFFFF
+    cdef int learn(self, unsigned int slot, unsigned int address, unsigned int end) except -1
+    cdef unsigned int last_length(self) except? 0xFFFFFFFE
     cdef unsigned long long now_at(self, unsigned int eip) except? 0
     cdef unsigned int behind(self, unsigned int eip) except? 0xFFFFFFFE
     cpdef int leave_at(self, unsigned int eip) except -1

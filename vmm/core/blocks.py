@@ -3,12 +3,15 @@
 The engine tells when it enters a translated block. How many instructions a block
 holds is decoded once and remembered; when an exit leaves a block in the middle, the
 rest is taken back. So the count is exact, except that a repeated string instruction
-counts once an iteration, and that code which was replaced by other code of the same
-size at the same address keeps its old count.
+counts once an iteration.
 
 What is known of a block fits into two quadwords, for this is the one thing that happens
 at every block that the guest enters: address and size, by which it is looked up, and
 its *facts* - instructions, role, call, and where the offsets of its instructions start.
+Other code may come to lie at the same address, and be as long: what was changed, what another
+address space has there. So a block is known by its code as well, of which it has a *sign*, a
+hash. That is compared where the block is not in the *place* where it was seen last, which is
+where the engine has its translation: what is translated anew lies somewhere else.
 
 Counting is counting down: `hot[LEFT]` is what may pass before somebody has to look, and the
 count is what it would be at zero, less that. So one subtraction both counts a block and says
@@ -37,6 +40,9 @@ SLOTS = cython.declare(cython.uint, 1 << 16)
 SLOTS_LIMIT = cython.declare(cython.uint, 3 << 14)
 # A slot behind the last one, with a block of no size: none was entered, or it was left.
 NO_BLOCK = cython.declare(cython.uint, 1 << 16)
+# The place of a block that was not seen yet, and of all that an interpreted core sees.
+UNSEEN = cython.declare(cython.size_t, 1)
+NOWHERE = cython.declare(cython.size_t, 0)
 OFFSETS = cython.declare(cython.uint, 1 << 20)
 LONGEST_BLOCK = cython.declare(cython.uint, 1 << 12)
 
@@ -90,6 +96,11 @@ ROWS = cython.declare(cython.uint, 131)
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
+LOW_64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
+
+# FNV-1a of 64 bits (RFC 9923).
+FNV_START = cython.declare(cython.ulonglong, 0xCBF29CE484222325)
+FNV_PRIME = cython.declare(cython.ulonglong, 0x100000001B3)
 
 # Virtual time: one instruction is one nanosecond.
 NS_PER_INSTRUCTION = cython.declare(cython.ulonglong, 1)
@@ -102,7 +113,7 @@ class BlockMeter:
 
     SAVED = Fields(
         {
-            ARRAY: "blocks offsets call_count call_instructions",
+            ARRAY: "blocks signs offsets call_count call_instructions",
             U32: "used offsets_used left_role watched asked rom_start rom_end in_call call_slot",
             U64: "call_began",
             FLAG: "left_entry counted_call unknown",
@@ -111,7 +122,7 @@ class BlockMeter:
         },
         wiring="cpu memory paging decoder keeper most hot_address",
         derived="ceiling",
-        transient="code new_size left_slot left_rest",
+        transient="code new_size new_place places left_slot left_rest",
     )
 
     def __init__(self, cpu: CpuState, memory: GuestMemory, paging: GuestPaging):
@@ -122,6 +133,8 @@ class BlockMeter:
         self.decoder = LengthDecoder(self.code)
         self.keeper = FlagKeeper(cpu, self.code)
         self.blocks = array("Q", bytes(16 * (SLOTS + 1)))
+        self.signs = array("Q", bytes(8 * (SLOTS + 1)))
+        self.places = array("Q", [UNSEEN]) * (SLOTS + 1)
         self.offsets = array("H", bytes(2 * OFFSETS))
         self.used = self.offsets_used = 0
         self.most = SLOTS_LIMIT
@@ -132,6 +145,7 @@ class BlockMeter:
         self.hot[SLOT] = NO_BLOCK
         self.ceiling = 0
         self.new_size = 0
+        self.new_place = NOWHERE
         self.left_role = PLAIN
         self.left_entry = self.unknown = False
         self.left_slot = NO_BLOCK
@@ -256,25 +270,33 @@ class BlockMeter:
         """Run from now on, after others have brought virtual time to `now`."""
         self.elsewhere_ns = now - self.own()
 
-    def enter(self, address: cython.uint, size: cython.uint) -> cython.uint:
-        """Count a block.
+    def enter(self, address: cython.uint, size: cython.uint, place: cython.size_t) -> cython.uint:
+        """Count a block whose translation is at `place`.
 
         Answers SPECIAL when `special` must look at it as well, and the kind of the
         string instruction that it repeats, if it does.
         """
         key: cython.ulonglong = address | (cython.cast(cython.ulonglong, size) << 32)
+        slot: cython.uint = self.first_slot(address, size)
+        while self.blocks[2 * slot] != key or self.places[slot] != place:
+            if not self.blocks[2 * slot]:
+                self.new_size = size
+                self.new_place = place
+                self.unknown = True
+                return SPECIAL
+            slot = (slot + 1) & 0xFFFF
+        return self.enter_slot(slot, address)
+
+    def first_slot(self, address: cython.uint, size: cython.uint) -> cython.uint:
+        """Where the search for a block begins."""
         # The upper half of a product with a prime near the golden ratio of 2**31.
         slot: cython.uint = cython.cast(
             cython.uint, ((address + (size << 20)) * 0x4F1BBCDD) & LOW_32
         )
-        slot >>= 16
-        while self.blocks[2 * slot] != key:
-            if not self.blocks[2 * slot]:
-                self.hot[SLOT] = slot
-                self.new_size = size
-                self.unknown = True
-                return SPECIAL
-            slot = (slot + 1) & 0xFFFF
+        return slot >> 16
+
+    def enter_slot(self, slot: cython.uint, address: cython.uint) -> cython.uint:
+        """Count the block in a slot; answers as `enter`."""
         facts: cython.ulonglong = self.blocks[2 * slot + 1]
         self.hot[SLOT] = slot
         self.hot[LEFT] -= facts & 0xFFFF
@@ -314,21 +336,27 @@ class BlockMeter:
         self.booked = rom
 
     def special(self, address: cython.uint) -> cython.int:
-        """Learn a new block; follow the guest's questions to get_reloc.
+        """Recognise a block, or learn it; follow the guest's questions to get_reloc.
 
         Answers NO_ROOM where the table has to be forgotten first, and TO_WATCH where the block has
         to be translated anew; then it has not counted the block.
         """
         if self.unknown:
             self.unknown = False
-            if self.used >= self.most or self.offsets_used + LONGEST_BLOCK >= OFFSETS:
+            end: cython.uint = self.fetch(address, self.new_size)
+            sign: cython.ulonglong = self.sign(address, end)
+            slot: cython.uint = self.find(address, self.new_size, sign)
+            if not self.blocks[2 * slot]:
                 self.hot[SLOT] = NO_BLOCK
-                return NO_ROOM
-            self.learn(self.current_slot(), address, self.new_size)
-            if self.keeper.wanted:
-                self.hot[SLOT] = NO_BLOCK
-                return TO_WATCH
-            if self.enter(address, self.new_size) != SPECIAL:
+                if self.used >= self.most or self.offsets_used + LONGEST_BLOCK >= OFFSETS:
+                    return NO_ROOM
+                self.learn(slot, address, end)
+                self.signs[slot] = sign
+                if self.keeper.wanted:
+                    return TO_WATCH
+            if self.new_place != NOWHERE:
+                self.places[slot] = self.new_place
+            if self.enter_slot(slot, address) != SPECIAL:
                 return KNOWN
         if address == self.watched:
             self.watched = 0
@@ -361,9 +389,12 @@ class BlockMeter:
         facts: cython.ulonglong = self.blocks[2 * self.current_slot() + 1]
         return cython.cast(cython.uint, (facts >> ROLE_SHIFT) & BYTE)
 
-    def ports_kind(self) -> cython.uint:
-        """PORTS if the block that was entered last accesses a port, else nothing."""
-        return cython.cast(cython.uint, (self.blocks[2 * (self.hot[SLOT] & 0x1FFFF) + 1] >> 16) & 8)
+    def kind(self) -> cython.uint:
+        """What `enter` answers for the block that was entered last, if not SPECIAL."""
+        role: cython.uint = cython.cast(
+            cython.uint, (self.blocks[2 * (self.hot[SLOT] & 0x1FFFF) + 1] >> 16) & 0x7F
+        )
+        return NOTHING if role & 3 else role
 
     def take_back(self) -> cython.ulonglong:
         """The block that was entered last has counted itself: uncount it; answers its key."""
@@ -374,30 +405,55 @@ class BlockMeter:
     def forget(self):
         """Start the table of blocks afresh; translated code must go first."""
         i: cython.uint
-        for i in range(2 * SLOTS):
-            self.blocks[i] = 0
+        for i in range(SLOTS):
+            self.blocks[2 * i] = self.blocks[2 * i + 1] = self.signs[i] = 0
+            self.places[i] = UNSEEN
         self.used = self.offsets_used = 0
         self.hot[SLOT] = NO_BLOCK
 
     def fetch(self, address: cython.uint, size: cython.uint) -> cython.uint:
         """Read code of the guest into the buffer; answers how much of it is mapped."""
         i: cython.uint
-        here: cython.uint = 0
-        for i in range(min(size, CODE_BYTES)):
-            at: cython.uint = (address + i) & LOW_32
-            if i == 0 or at & 0xFFF == 0:
-                if not self.paging.walk(at):
-                    return i
-                here = (self.paging.physical >> 12) << 12
-            self.code[i] = self.memory.read8(here | (at & 0xFFF))
-        return min(size, CODE_BYTES)
+        done: cython.uint = 0
+        size = min(size, CODE_BYTES)
+        while done < size:
+            at: cython.uint = (address + done) & LOW_32
+            if not self.paging.walk(at):
+                break
+            count: cython.uint = min(size - done, 0x1000 - (at & 0xFFF))
+            here: cython.uint = self.paging.physical
+            for i in range(count):
+                self.code[done + i] = self.memory.read8(here + i)
+            done += count
+        return done
 
-    def learn(self, slot: cython.uint, address: cython.uint, size: cython.uint) -> cython.int:
-        """Decode a block of `size` bytes into its slot."""
-        physical: cython.Py_ssize_t = -1
-        if self.paging.walk(address):
-            physical = self.paging.physical
-        end: cython.uint = self.fetch(address, size)
+    def rom_offset(self, address: cython.uint) -> cython.Py_ssize_t:
+        """Where in the ROM's image this linear address is; -1 if it is not."""
+        if self.paging.walk(address) and self.rom_start <= self.paging.physical < self.rom_end:
+            return self.paging.physical - self.rom_start
+        return -1
+
+    def sign(self, address: cython.uint, end: cython.uint) -> cython.ulonglong:
+        """A hash of the code in the buffer, up to `end`, and of what else its facts depend on."""
+        i: cython.uint
+        sign: cython.ulonglong = FNV_START
+        for i in range(end):
+            sign = ((sign ^ self.code[i]) * FNV_PRIME) & LOW_64
+        about: cython.ulonglong = cython.cast(cython.ulonglong, self.rom_offset(address) + 1)
+        about = (about << 1) | (1 if self.cpu.code_is_wide() else 0)
+        return ((sign ^ about) * FNV_PRIME) & LOW_64
+
+    def find(self, address: cython.uint, size: cython.uint, sign: cython.ulonglong) -> cython.uint:
+        """The slot of the block with this sign, or the empty one where it belongs."""
+        key: cython.ulonglong = address | (cython.cast(cython.ulonglong, size) << 32)
+        slot: cython.uint = self.first_slot(address, size)
+        while self.blocks[2 * slot] and (self.blocks[2 * slot] != key or self.signs[slot] != sign):
+            slot = (slot + 1) & 0xFFFF
+        return slot
+
+    def learn(self, slot: cython.uint, address: cython.uint, end: cython.uint) -> cython.int:
+        """Decode the block at `address` into its slot; the buffer holds it up to `end`."""
+        offset: cython.Py_ssize_t = self.rom_offset(address)
         wide: cython.bint = self.cpu.code_is_wide()
         first: cython.uint = self.offsets_used
         role: cython.uint = PLAIN
@@ -413,9 +469,8 @@ class BlockMeter:
             self.keeper.look(at, end, address + at)
             at += self.decoder.length(at, end, wide)
         call: cython.uint = 0
-        if self.rom_start <= physical < self.rom_end:
+        if offset >= 0:
             role = IN_ROM
-            offset = physical - self.rom_start
             if offset == GET_RELOC:
                 role = ASKS_RELOC
                 call = ROW_GET_RELOC + 1
@@ -437,7 +492,7 @@ class BlockMeter:
         facts |= cython.cast(cython.ulonglong, role) << ROLE_SHIFT
         facts |= cython.cast(cython.ulonglong, call) << CALL_SHIFT
         facts |= cython.cast(cython.ulonglong, first) << OFFSETS_SHIFT
-        self.blocks[2 * slot] = address | (cython.cast(cython.ulonglong, size) << 32)
+        self.blocks[2 * slot] = address | (cython.cast(cython.ulonglong, self.new_size) << 32)
         self.blocks[2 * slot + 1] = facts
         return 0
 
@@ -464,6 +519,18 @@ class BlockMeter:
         while executed < count and self.offsets[first + executed] < within:
             executed += 1
         return count - executed
+
+    def last_length(self) -> cython.uint:
+        """The length in bytes of the instruction that ends the block that was entered last.
+
+        0 if that was left.
+        """
+        slot: cython.uint = self.current_slot()
+        facts: cython.ulonglong = self.blocks[2 * slot + 1]
+        if not facts:
+            return 0
+        last: cython.ulonglong = (facts >> OFFSETS_SHIFT) + (facts & COUNT_MASK) - 1
+        return cython.cast(cython.uint, self.blocks[2 * slot] >> 32) - self.offsets[last]
 
     def now_at(self, eip: cython.uint) -> cython.ulonglong:
         """Virtual time before the instruction at `eip`, also where its block is counted whole."""
@@ -539,9 +606,7 @@ class BlockMeter:
 
     def is_rom(self, address: cython.uint) -> cython.bint:
         """Is this linear address in the ROM's image?"""
-        if not self.paging.walk(address):
-            return False
-        return self.rom_start <= self.paging.physical < self.rom_end
+        return self.rom_offset(address) >= 0
 
     def read_virtual(self, address, size):
         """Guest-virtual memory as bytes; stops short where nothing is mapped."""

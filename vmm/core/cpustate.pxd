@@ -31,6 +31,7 @@ cdef class CpuState:
     cpdef unsigned int eip(self) except? 0xFFFFFFFF
     cpdef unsigned int linear(self, unsigned int eip) noexcept
     cpdef int set_eip(self, unsigned int value) except -1
+    cdef int go_back(self, unsigned int length) except -1
     cpdef unsigned int cpl(self) except? 0xFFFFFFFF
     cpdef unsigned int eflags(self) except? 0xFFFFFFFF
     cpdef int set_eflags(self, unsigned int value) except -1

@@ -21,6 +21,7 @@ if not cython.compiled:
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
+LOW_64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 EIP = cython.declare(cython.uint, 16)
 EFLAGS = cython.declare(cython.uint, 17)
 CC_SOURCE = cython.declare(cython.uint, 19)
@@ -128,6 +129,11 @@ class CpuState:
     def set_eip(self, value: cython.uint) -> cython.int:
         """Where the guest goes on."""
         self.quads[EIP] = value
+        return 0
+
+    def go_back(self, length: cython.uint) -> cython.int:
+        """Set EIP back by what the engine adds to it next: in 64 bits, as that does."""
+        self.quads[EIP] = (self.quads[EIP] - length) & LOW_64
         return 0
 
     def cpl(self) -> cython.uint:

@@ -178,7 +178,12 @@ def callbacks(vcpu: Vcpu):
         table["fill"] = fill_callback(vcpu.fill, True)
     else:
         table["interrupt"] = (python_callback(vcpu, None, (u32,), vcpu.exited, None), 0)
-        table["block"] = (python_callback(vcpu, None, (u64, u32), vcpu.block, None), 0)
+        table["block"] = (
+            python_callback(
+                vcpu, None, (u64, u32), lambda address, size: vcpu.block(address, size, 0), None
+            ),
+            0,
+        )
         table["in"] = (python_callback(vcpu, u32, (u32, integer), vcpu.port_in, 0), 0)
         table["out"] = (python_callback(vcpu, None, (u32, integer, u32), vcpu.port_out, None), 0)
         table["sysenter"] = (python_callback(vcpu, None, (), vcpu.sysenter, None), 0)

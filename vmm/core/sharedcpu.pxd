@@ -1,4 +1,5 @@
 from vmm.core.gate cimport Gate, relax
+from vmm.core.native cimport return_address
 from vmm.core.vcpu cimport Vcpu
 
 cdef class SharedCpu:
@@ -27,7 +28,7 @@ cdef class SharedCpu:
     cdef unsigned long long changes(self) except? 0xFFFFFFFF
     cdef int go(self) except -1
     cdef int end(self, bint exclusive) except -1
-    cdef void block(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef void block(self, unsigned int address, unsigned int size, size_t place) noexcept nogil
     cdef void park(self) noexcept nogil
     cdef int repeated(self, unsigned int address) except -1
     cdef int sleep(self) except -1

@@ -26,7 +26,7 @@ from vmm.core.tlbfill import fill_callback
 from vmm.core.vcpu import Vcpu
 
 if not cython.compiled:
-    from vmm.core.native import relax
+    from vmm.core.native import relax, return_address
 
 # cflags of a translation block, QEMU 5.0 include/exec/exec-all.h.
 CF_PARALLEL = cython.declare(cython.uint, 0x00080000)
@@ -215,10 +215,10 @@ class SharedCpu:
 
     # ---- callbacks
 
-    def block(self, address: cython.uint, size: cython.uint) -> cython.void:
-        """A translated block is entered."""
+    def block(self, address: cython.uint, size: cython.uint, place: cython.size_t) -> cython.void:
+        """A translated block is entered, as `Vcpu.block` has it."""
         if self.alone:
-            self.vcpu.block(address, size)
+            self.vcpu.block(address, size, place)
             return
         if self.gate.is_closed():
             self.park()
@@ -234,7 +234,7 @@ class SharedCpu:
         if self.attention:
             self.attention = False
             self.vcpu.arm()
-        self.vcpu.block(address, size)
+        self.vcpu.block(address, size, place)
 
     def repeated(self, address: cython.uint) -> cython.int:
         """A block comes again and again: is it a locked instruction that must be run alone?"""
@@ -362,7 +362,9 @@ def raw_block(
     _engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
 ) -> cython.void:
     """A translated block is entered."""
-    cython.cast(SharedCpu, data).block(cython.cast(cython.uint, address), size)
+    cython.cast(SharedCpu, data).block(
+        cython.cast(cython.uint, address), size, cython.cast(cython.size_t, return_address(0))
+    )
 
 
 @cython.cfunc
@@ -489,7 +491,7 @@ def shared_callbacks(cell: SharedCpu):
         u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
         methods = {
             "interrupt": (None, (u32,), lambda number: serve_either(cell, number)),
-            "block": (None, (u64, u32), cell.block),
+            "block": (None, (u64, u32), lambda address, size: cell.block(address, size, 0)),
             "in": (u32, (u32, integer), leaving(cell, cell.port_in)),
             "out": (None, (u32, integer, u32), leaving(cell, cell.port_out)),
             "sysenter": (None, (), leaving(cell, lambda: cell.system_call(True))),

@@ -63,11 +63,11 @@ cdef class Vcpu:
     cdef unsigned int port_in(self, unsigned int port, unsigned int size) except? 0xFFFFFFFE
     cdef int port_out(self, unsigned int port, unsigned int size, unsigned int value) except -1
     cdef int before(self, unsigned long long address, unsigned int size) except -1
-    cdef bint block(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef bint block(self, unsigned int address, unsigned int size, size_t place) noexcept nogil
     cdef void called(self, unsigned int address, unsigned int size, size_t engine, size_t at) noexcept nogil
     cdef void late_block(self) noexcept nogil
     cpdef void arm(self) noexcept nogil
-    cdef void enter_block(self, unsigned int address, unsigned int size) noexcept nogil
+    cdef void enter_block(self, unsigned int address, unsigned int size, size_t place) noexcept nogil
     cdef bint needs_step(self, unsigned int address) noexcept nogil
     cdef int attention(self, unsigned int address) except -1
     cpdef int sysenter(self) except -1

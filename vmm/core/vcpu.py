@@ -92,8 +92,6 @@ OVERFLOW = cython.declare(cython.uint, 4)
 DEBUG = cython.declare(cython.uint, 1)
 GENERAL_PROTECTION = cython.declare(cython.uint, 13)
 INVALID_OPCODE = cython.declare(cython.uint, 6)
-SYSENTER_LENGTH = cython.declare(cython.uint, 2)
-SYSCALL_LENGTH = cython.declare(cython.uint, 2)
 NO_ERROR_CODE = cython.declare(cython.int, -1)
 
 # Virtual time that PAUSE takes on top of its instruction, so that a guest which spins sees
@@ -350,20 +348,19 @@ class Vcpu:
         """The instruction at a linear address is next, and its flags are to be kept."""
         return self.keeper.keep(cython.cast(cython.uint, address & LOW_32), self.meter.count())
 
-    def block(self, address: cython.uint, size: cython.uint) -> cython.bint:
+    def block(self, address: cython.uint, size: cython.uint, place: cython.size_t) -> cython.bint:
         """A translated block is entered: the only place where time passes.
+
+        `place` is where its translation goes on; the interpreted core cannot know, and has 0.
 
         This is the short way through `enter_block`, for a block that is known and
         nothing but code. Such a block may count itself from now on, and the answer is true,
         unless a call of the ROM starts there.
         """
         key: cython.ulonglong = address | (cython.cast(cython.ulonglong, size) << 32)
-        slot: cython.uint = cython.cast(
-            cython.uint, ((address + (size << 20)) * 0x4F1BBCDD) & LOW_32
-        )
-        slot >>= 16
+        slot: cython.uint = self.meter.first_slot(address, size)
         found: cython.ulonglong = self.meter.blocks[2 * slot]
-        while found != key and found:
+        while found and (found != key or self.meter.places[slot] != place):
             slot = (slot + 1) & 0xFFFF
             found = self.meter.blocks[2 * slot]
         if found:
@@ -376,33 +373,37 @@ class Vcpu:
                 if role == IN_ROM:
                     self.meter.enter_rom(facts)
                 return not (facts >> 24) & 0xFF
-        self.enter_block(address, size)
+        self.enter_block(address, size, place)
         return False
 
     def called(
         self, address: cython.uint, size: cython.uint, engine: cython.size_t, at: cython.size_t
     ) -> cython.void:
         """A translated block has called, and goes on `at` there: no more, if it can do without."""
-        if self.block(address, size) and self.inline.wanted:
+        if self.block(address, size, at) and self.inline.wanted:
             self.inline.put(at, engine)
 
     def late_block(self) -> cython.void:
         """A block has counted itself, and time is up: see to it as to any other."""
         key: cython.ulonglong = self.meter.take_back()
         self.enter_block(
-            cython.cast(cython.uint, key & LOW_32), cython.cast(cython.uint, key >> 32)
+            cython.cast(cython.uint, key & LOW_32),
+            cython.cast(cython.uint, key >> 32),
+            self.meter.places[self.meter.current_slot()],
         )
 
-    def enter_block(self, address: cython.uint, size: cython.uint) -> cython.void:
+    def enter_block(
+        self, address: cython.uint, size: cython.uint, place: cython.size_t
+    ) -> cython.void:
         """Count a block and see whether the run goes on, or a string can be swept."""
         if self.stop_reason and self.is_over():
             self.cpu.stop()
             return
-        kind: cython.uint = self.meter.enter(address, size)
+        kind: cython.uint = self.meter.enter(address, size, place)
         if kind == SPECIAL:
             with cython.gil:
                 self.attention(address)
-            kind = self.meter.ports_kind()
+            kind = self.meter.kind()
         count: cython.ulonglong = self.meter.count()
         now: cython.ulonglong = count + self.meter.charged_ns + self.meter.elsewhere_ns
         if self.stop_reason == STOP_FORGET:
@@ -520,9 +521,10 @@ class Vcpu:
 
         The engine adds the instruction's length to EIP after its hook.
         """
+        length: cython.uint = self.meter.last_length()
         if not self.cpu.enter_kernel():
             self.delivery.deliver(GENERAL_PROTECTION, 0, False, self.cpu.eip())
-        return self.cpu.set_eip((self.cpu.eip() - SYSENTER_LENGTH) & LOW_32)
+        return self.cpu.go_back(length)
 
     def syscall(self) -> cython.int:
         """SYSCALL, which the engine knows as an instruction without effect.
@@ -531,9 +533,10 @@ class Vcpu:
         instruction's length to EIP after its hook.
         """
         eip: cython.uint = self.cpu.eip()
+        length: cython.uint = self.meter.last_length()
         self.meter.leave_at(self.cpu.linear(eip))
         self.undefined(eip)
-        return self.cpu.set_eip((self.cpu.eip() - SYSCALL_LENGTH) & LOW_32)
+        return self.cpu.go_back(length)
 
     def undefined(self, eip: cython.uint) -> cython.int:
         """An instruction that the engine knows and this processor does not."""

@@ -1,0 +1,161 @@
+"""Instructions are counted right where other code of the same size comes to the same address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from vmm.machine import Run
+
+RunGuest = Callable[..., Run]
+
+# Two pieces of code each, as long as the other one.
+PAIRS = {
+    "no exit": ("90 90 90 90 c3", "8d 44 20 00 c3"),
+    "an exit within": ("90 90 90 90 0f a2 90 c3", "8d 44 20 00 0f a2 90 c3"),
+    "an exit elsewhere": ("0f a2 90 90 90 c3", "90 90 90 0f a2 c3"),
+    "a string": ("f3 a5", "89 c0"),
+    "no string": ("89 c0", "f3 a5"),
+}
+ROUNDS = 20
+
+
+def bytes_at(address: str, code: str) -> str:
+    """Store code at an address."""
+    return "\n".join(
+        f"	movb $0x{byte}, {address} + {i}" for i, byte in enumerate(f"{code} c3".split())
+    )
+
+
+def changed(first: str, second: str) -> str:
+    """One program that changes its code."""
+    return f"""
+start:	PAGING
+	mov ${ROUNDS}, %ebp
+again:
+{bytes_at("FREE", first)}
+	call work
+{bytes_at("FREE", second)}
+	call work
+	dec %ebp
+	jnz again
+	FINISH 0
+work:	mov $3, %ecx
+	mov $FREE + 0x10000, %esi
+	mov $FREE + 0x20000, %edi
+	mov $FREE, %eax
+	jmp *%eax
+"""
+
+
+def mapped(first: str, second: str) -> str:
+    """Two address spaces, which have different code at one address."""
+    return f"""
+start:
+{bytes_at("FREE", first)}
+{bytes_at("FREE + 0x1000", second)}
+	mov $DIRECTORY, %esi
+	mov $FREE + 0x2000, %edi
+	mov $2048, %ecx
+	rep movsl
+	movl $FREE + 0x3000 + OPEN, FREE + 0x2000
+	movl $FREE + 0x1000 + OPEN, FREE + 0x3000 + 4 * 0x200
+	PAGING
+	mov ${ROUNDS}, %ebp
+again:	mov $DIRECTORY, %eax
+	mov %eax, %cr3
+	call work
+	mov $FREE + 0x2000, %eax
+	mov %eax, %cr3
+	call work
+	dec %ebp
+	jnz again
+	FINISH 0
+work:	mov $3, %ecx
+	mov $FREE + 0x10000, %esi
+	mov $FREE + 0x20000, %edi
+	mov $FREE, %eax
+	jmp *%eax
+"""
+
+
+@pytest.mark.parametrize("program", [changed, mapped])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_count_is_that_of_each(
+    run_guest: RunGuest, pair: str, program: Callable[[str, str], str]
+) -> None:
+    """Both by turns are half of each alone."""
+    one, other = PAIRS[pair]
+    counts = {
+        (a, b): run_guest(program(a, b)).instructions for a in (one, other) for b in (one, other)
+    }
+    assert counts[one, other] == counts[other, one]
+    assert 2 * counts[one, other] == counts[one, one] + counts[other, other]
+    assert counts[one, one] != counts[other, other] or "elsewhere" in pair
+
+
+@pytest.mark.parametrize("first", ["90 90", "e4 61"])
+def test_a_port_access_that_comes_to_code(run_guest: RunGuest, first: str) -> None:
+    """Ring 3 has no right to it, and its kernel hears so each time."""
+    second = "e4 61" if first == "90 90" else "90 90"
+    source = f"""
+start:	PAGING
+	xor %ebx, %ebx
+	USER_MODE user
+user:	mov ${ROUNDS}, %ebp
+again:
+{bytes_at("FREE", first)}
+	call work
+{bytes_at("FREE", second)}
+	call work
+	dec %ebp
+	jnz again
+	int $0x40
+work:	mov $FREE, %eax
+	jmp *%eax
+caught:	add $4, %esp
+	addl $2, (%esp)
+	inc %ebx
+	iretl
+done:	cmp ${ROUNDS}, %ebx
+	jne bad
+	FINISH 0
+bad:	FINISH 1
+"""
+    run_guest(source, handlers={13: "caught", 0x40: "done"})
+
+
+def test_flags_are_kept_in_changed_code(run_guest: RunGuest) -> None:
+    """`setg` to memory replaces an instruction that cannot fault, as long as it is."""
+    source = f"""
+start:	PAGING
+	mov ${ROUNDS}, %ebp
+again:	mov $0x7fffffff, %eax
+	mov $1, %edx
+	mov $FREE + 0x10000, %edi
+	movl $0, TABLE + 4 * 0x210
+	invlpg (%edi)
+{bytes_at("FREE", "01 d0 90 90 90")}
+	call work
+{bytes_at("FREE", "01 d0 0f 9f 07")}
+	mov $0x7fffffff, %eax
+	call work
+	cmpb $1, (%edi)
+	jne bad
+	dec %ebp
+	jnz again
+	FINISH 0
+bad:	FINISH 1
+work:	mov $FREE, %ecx
+	jmp *%ecx
+caught:	mov 12(%esp), %eax
+	and $0x8d5, %eax
+	cmp $0x894, %eax
+	jne bad
+	add $4, %esp
+	movl $FREE + 0x10000 + OPEN, TABLE + 4 * 0x210
+	invlpg (%edi)
+	iretl
+"""
+    run_guest(source, handlers={14: "caught"})
