@@ -274,7 +274,7 @@ class Machine:
             else:
                 cell = self.crew.cells[vcpu.index]
                 engine.connect(shared_callbacks(cell), cell.mmio_read, cell.mmio_write)
-            vcpu.keeper.connect(engine.call_before)
+            vcpu.connect(engine.call_before, engine.mark_blocks)
             vcpu.ports.filters = self.filters
         if about.check_shadow:
             self.checker = ShadowChecker(self.vcpu)

@@ -221,7 +221,7 @@ class Sandbox:
         self._vcpu = self._vm.vcpus[0]
         self._vcpu.ports.has_doorbell = False
         self._engine.connect(callbacks(self._vcpu), self._vcpu.mmio_read, self._vcpu.mmio_write)
-        self._vcpu.keeper.connect(self._engine.call_before)
+        self._vcpu.connect(self._engine.call_before, self._engine.mark_blocks)
         self._pending: Event | None = None
         self._ended: Ending | None = None
         self._started = False

@@ -8,12 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from apstart import TRAMPOLINE, trampoline
-from vmm.core import is_compiled
 from vmm.core.errors import VcpuThreadError
 from vmm.core.outcome import OutcomeKind
 from vmm.core.processor import Activity
@@ -351,8 +351,11 @@ def test_a_defect_in_the_middle_of_an_exit_is_raised_and_hangs_nobody(
 
     def defect(vm: Vm, vcpu: Vcpu, how: int) -> None:
         nonlocal switched
-        # `SharedCpu.take` lies between; compiled, it has no frame.
-        asked = sys._getframe(1 if is_compiled() else 2).f_code.co_name
+        # These lie between; compiled, they have no frames.
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_name in {"take", "run_alone"}:
+            frame = frame.f_back
+        asked = frame.f_code.co_name if frame is not None else ""
         if not caller or (asked == caller and vm.crew is not None and vm.crew.gate.is_closed()):
             switched += 1
             if switched == count:

@@ -3,12 +3,14 @@ from vmm.core.flagkeeper cimport FlagKeeper
 from vmm.core.lengths cimport LengthDecoder
 from vmm.core.memory cimport GuestMemory
 from vmm.core.paging cimport GuestPaging
+from vmm.core.shadow cimport ShadowMmu
 from vmm.core.strings cimport string_kind
 
 cdef class BlockMeter:
     cdef CpuState cpu
     cdef GuestMemory memory
     cdef GuestPaging paging
+    cdef ShadowMmu shadow
     cdef unsigned char[::1] code
     cdef LengthDecoder decoder
     cdef readonly FlagKeeper keeper

@@ -10,8 +10,9 @@ at every block that the guest enters: address and size, by which it is looked up
 its *facts* - instructions, role, call, and where the offsets of its instructions start.
 Other code may come to lie at the same address, and be as long: what was changed, what another
 address space has there. So a block is known by its code as well, of which it has a *sign*, a
-hash. That is compared where the block is not in the *place* where it was seen last, which is
-where the engine has its translation: what is translated anew lies somewhere else.
+hash. That is compared where the block is not in the *place* where it was seen last. The place
+says which translation it is: for compiled code where the engine has it, for interpreted code a
+number that the engine was made to put into it.
 
 Counting is counting down: `hot[LEFT]` is what may pass before somebody has to look, and the
 count is what it would be at zero, less that. So one subtraction both counts a block and says
@@ -34,15 +35,17 @@ from vmm.core.lengths import LengthDecoder
 from vmm.core.memory import GuestMemory
 from vmm.core.paging import GuestPaging
 from vmm.core.saved import ARRAY, CUSTOM, FLAG, U32, U64, VIRTUAL_TIME, BadState, Fields
+from vmm.core.shadow import ShadowMmu
 from vmm.core.strings import string_kind
 
 SLOTS = cython.declare(cython.uint, 1 << 16)
 SLOTS_LIMIT = cython.declare(cython.uint, 3 << 14)
 # A slot behind the last one, with a block of no size: none was entered, or it was left.
 NO_BLOCK = cython.declare(cython.uint, 1 << 16)
-# The place of a block that was not seen yet, and of all that an interpreted core sees.
-UNSEEN = cython.declare(cython.size_t, 1)
-NOWHERE = cython.declare(cython.size_t, 0)
+# The place of a block that was not seen yet.
+UNSEEN = cython.declare(cython.size_t, 0)
+# What GuestMemory.host() answers where there is no RAM.
+NO_HOST = cython.declare(cython.uint, 0xFFFFFFFF)
 OFFSETS = cython.declare(cython.uint, 1 << 20)
 LONGEST_BLOCK = cython.declare(cython.uint, 1 << 12)
 
@@ -120,15 +123,16 @@ class BlockMeter:
             VIRTUAL_TIME: "charged_ns elsewhere_ns booked",
             CUSTOM: "hot answers returns",
         },
-        wiring="cpu memory paging decoder keeper most hot_address",
+        wiring="cpu memory paging shadow decoder keeper most hot_address",
         derived="ceiling",
         transient="code new_size new_place places left_slot left_rest",
     )
 
-    def __init__(self, cpu: CpuState, memory: GuestMemory, paging: GuestPaging):
+    def __init__(self, cpu: CpuState, memory: GuestMemory, paging: GuestPaging, shadow: ShadowMmu):
         self.cpu = cpu
         self.memory = memory
         self.paging = paging
+        self.shadow = shadow
         self.code = bytearray(CODE_BYTES)
         self.decoder = LengthDecoder(self.code)
         self.keeper = FlagKeeper(cpu, self.code)
@@ -145,7 +149,7 @@ class BlockMeter:
         self.hot[SLOT] = NO_BLOCK
         self.ceiling = 0
         self.new_size = 0
-        self.new_place = NOWHERE
+        self.new_place = UNSEEN
         self.left_role = PLAIN
         self.left_entry = self.unknown = False
         self.left_slot = NO_BLOCK
@@ -271,7 +275,7 @@ class BlockMeter:
         self.elsewhere_ns = now - self.own()
 
     def enter(self, address: cython.uint, size: cython.uint, place: cython.size_t) -> cython.uint:
-        """Count a block whose translation is at `place`.
+        """Count a block, of the translation at `place`.
 
         Answers SPECIAL when `special` must look at it as well, and the kind of the
         string instruction that it repeats, if it does.
@@ -354,8 +358,7 @@ class BlockMeter:
                 self.signs[slot] = sign
                 if self.keeper.wanted:
                     return TO_WATCH
-            if self.new_place != NOWHERE:
-                self.places[slot] = self.new_place
+            self.places[slot] = self.new_place
             if self.enter_slot(slot, address) != SPECIAL:
                 return KNOWN
         if address == self.watched:
@@ -412,18 +415,24 @@ class BlockMeter:
         self.hot[SLOT] = NO_BLOCK
 
     def fetch(self, address: cython.uint, size: cython.uint) -> cython.uint:
-        """Read code of the guest into the buffer; answers how much of it is mapped."""
+        """Read code into the buffer as the engine has; answers how much of it is mapped.
+
+        That is through the shadow, which may be behind the guest's tables.
+        """
         i: cython.uint
         done: cython.uint = 0
         size = min(size, CODE_BYTES)
         while done < size:
             at: cython.uint = (address + done) & LOW_32
-            if not self.paging.walk(at):
-                break
+            frame: cython.uint = self.shadow.frame_at(at)
+            if frame == NO_HOST:
+                if not self.paging.walk(at):
+                    break
+                frame = self.memory.host(self.paging.physical >> 12)
             count: cython.uint = min(size - done, 0x1000 - (at & 0xFFF))
-            here: cython.uint = self.paging.physical
+            here: cython.ulonglong = (cython.cast(cython.ulonglong, frame) << 12) | (at & 0xFFF)
             for i in range(count):
-                self.code[done + i] = self.memory.read8(here + i)
+                self.code[done + i] = 0xFF if frame == NO_HOST else self.memory.bytes[here + i]
             done += count
         return done
 

@@ -281,7 +281,7 @@ class DoorbellPort:
     def words_at(self, address, count):
         """So many words of guest memory, at an address that the guest gave."""
         if address & 3:
-            raise QueueRefused(f"what lies at {address:#010x} is not on a multiple of 4")
+            raise QueueRefused(f"the words at {address:#010x} are not on a multiple of 4")
         return [
             self.memory.read32(self.queue.locate(address + 4 * number)) for number in range(count)
         ]

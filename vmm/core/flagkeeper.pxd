@@ -3,7 +3,7 @@ from vmm.core.cpustate cimport CpuState
 cdef class FlagKeeper:
     cdef CpuState cpu
     cdef unsigned char[::1] code
-    cdef object call_before
+    cdef public object call_before
     cdef public list sites
     cdef readonly list wanted
     cdef unsigned int source

@@ -54,8 +54,8 @@ FETCH = cython.declare(cython.uint, 0x10)
 class FlagKeeper:
     """Keeps the flags of one CPU across the faults of such instructions.
 
-    `code` is the buffer that the meter decodes blocks in. `sites` are the linear addresses that the
-    engine calls at, and `wanted` the ones that were met since.
+    `code` is the buffer that the meter decodes blocks in; `call_before` is as in `Vcpu.connect`.
+    `sites` are the linear addresses that the engine calls at, and `wanted` those met since.
     """
 
     SAVED = Fields(
@@ -74,14 +74,6 @@ class FlagKeeper:
         self.kept = False
         self.at = self.flags = 0
         self.count = 0
-
-    def connect(self, call_before):
-        """Say how the engine is told.
-
-        `call_before(addresses)` has it call before the instructions at these linear addresses, and
-        no others, in what it translates from now on.
-        """
-        self.call_before = call_before
 
     def _save_sites(self):
         """For `vmm.core.saved`."""

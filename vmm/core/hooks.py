@@ -12,6 +12,9 @@ import cython
 from vmm.core.tlbfill import fill_callback
 from vmm.core.vcpu import Vcpu, block_callback
 
+# The data of the callback at the interpreted core's first block.
+FIRST_MARK = 1
+
 
 @cython.cfunc
 @cython.with_gil
@@ -120,14 +123,32 @@ def before_callback(vcpu: Vcpu):
         return (python_callback(vcpu, None, (u64, u32), vcpu.before, None), 0)
 
 
-def guarded(vcpu, method, default):
+def marked(vcpu, method):
+    """`method(address, size, place)` as a callback at each block, which takes its data as well.
+
+    The engine compiles the data of the callback into each translation. It is counted up whenever
+    it comes back, so that every translation has a mark of its own: to the interpreted core, its
+    place.
+    """
+    latest = FIRST_MARK
+
+    def block(address, size, mark):
+        nonlocal latest
+        if mark == latest:
+            latest += 1
+            vcpu.mark_blocks(latest)
+        return method(address, size, mark)
+
+    return block
+
+
+def guarded(vcpu, method, default, takes_data):
     """A callback for ctypes that can never raise into the engine."""
 
     def call(_engine, *arguments):
-        *values, _data = arguments
         try:
             vcpu.counters.begin()
-            answer = method(*values)
+            answer = method(*(arguments if takes_data else arguments[:-1]))
             vcpu.counters.end()
         except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
             vcpu.fail(error)
@@ -139,10 +160,13 @@ def guarded(vcpu, method, default):
     return call
 
 
-def python_callback(vcpu: Vcpu, result, arguments, method, default):
-    """Wrap a method for ctypes; answers its address and keeps it alive with the vCPU."""
+def python_callback(vcpu: Vcpu, result, arguments, method, default, *, takes_data=False):
+    """Wrap a method for ctypes; answers its address and keeps it alive with the vCPU.
+
+    With `takes_data` the method's last argument is the callback's data.
+    """
     kind = ctypes.CFUNCTYPE(result, ctypes.c_size_t, *arguments, ctypes.c_void_p)
-    wrapped = kind(guarded(vcpu, method, default))
+    wrapped = kind(guarded(vcpu, method, default, takes_data))
     vcpu.keep.append(wrapped)
     return ctypes.cast(wrapped, ctypes.c_void_p).value
 
@@ -178,11 +202,10 @@ def callbacks(vcpu: Vcpu):
         table["fill"] = fill_callback(vcpu.fill, True)
     else:
         table["interrupt"] = (python_callback(vcpu, None, (u32,), vcpu.exited, None), 0)
+        block = marked(vcpu, vcpu.block)
         table["block"] = (
-            python_callback(
-                vcpu, None, (u64, u32), lambda address, size: vcpu.block(address, size, 0), None
-            ),
-            0,
+            python_callback(vcpu, None, (u64, u32), block, None, takes_data=True),
+            FIRST_MARK,
         )
         table["in"] = (python_callback(vcpu, u32, (u32, integer), vcpu.port_in, 0), 0)
         table["out"] = (python_callback(vcpu, None, (u32, integer, u32), vcpu.port_out, None), 0)

@@ -390,6 +390,15 @@ class ShadowMmu:
             return 0
         return 512 * pages.page_index(link) + ((address >> 12) & 511)
 
+    def frame_at(self, address: cython.uint) -> cython.uint:
+        """The host's number of the frame that the processor finds at an address, or NO_HOST."""
+        location: cython.uint = self.location(address)
+        entry: cython.ulonglong = self.pages.entries[location]
+        frame: cython.uint = cython.cast(cython.uint, (entry & FRAME_MASK) >> 12)
+        if location and entry & PRESENT and frame < self.memory.host_count:
+            return frame
+        return NO_HOST
+
     def drop_translation(self, address: cython.uint, entry: cython.uint) -> cython.int:
         """Forget how an address is mapped by the guest's leaf entry at `entry`."""
         location: cython.uint = self.location(address)

@@ -20,7 +20,7 @@ import cython
 
 from vmi.doorbell import PORT
 from vmm.core.gate import Gate
-from vmm.core.hooks import before_callback
+from vmm.core.hooks import FIRST_MARK, before_callback, marked
 from vmm.core.stop import Stop
 from vmm.core.tlbfill import fill_callback
 from vmm.core.vcpu import Vcpu
@@ -429,13 +429,12 @@ def raw_syscall(_engine: cython.size_t, data: cython.p_void) -> cython.void:
         cython.cast(SharedCpu, data).system_call(False)
 
 
-def python_callback(cell: SharedCpu, result, arguments, method):
+def python_callback(cell: SharedCpu, result, arguments, method, *, takes_data=False):
     """Wrap a method for ctypes, where the core is not compiled; answers its address."""
     kind = ctypes.CFUNCTYPE(result, ctypes.c_size_t, *arguments, ctypes.c_void_p)
 
     def call(_engine, *arguments):
-        *values, _data = arguments
-        return method(*values)
+        return method(*(arguments if takes_data else arguments[:-1]))
 
     wrapped = kind(call)
     cell.keep.append(wrapped)
@@ -491,7 +490,6 @@ def shared_callbacks(cell: SharedCpu):
         u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
         methods = {
             "interrupt": (None, (u32,), lambda number: serve_either(cell, number)),
-            "block": (None, (u64, u32), lambda address, size: cell.block(address, size, 0)),
             "in": (u32, (u32, integer), leaving(cell, cell.port_in)),
             "out": (None, (u32, integer, u32), leaving(cell, cell.port_out)),
             "sysenter": (None, (), leaving(cell, lambda: cell.system_call(True))),
@@ -500,5 +498,10 @@ def shared_callbacks(cell: SharedCpu):
         table = {
             name: (python_callback(cell, *signature), 0) for name, signature in methods.items()
         }
+        block = marked(cell.vcpu, cell.block)
+        table["block"] = (
+            python_callback(cell, None, (u64, u32), block, takes_data=True),
+            FIRST_MARK,
+        )
         table["before"] = before_callback(cell.vcpu)
     return table

@@ -53,6 +53,7 @@ cdef class Vcpu:
     cdef public object error
     cdef public object after_exit
     cdef public object fill
+    cdef readonly object mark_blocks
     cdef object keep
 
     cdef int exited(self, unsigned int number) except -1

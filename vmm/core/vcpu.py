@@ -123,7 +123,7 @@ class Vcpu:
             U64: "progress",
             FLAG: "irq_pending window_wanted",
         },
-        wiring="index memory code stores devices strings keep inline reflector fill",
+        wiring="index memory code stores devices strings keep inline reflector fill mark_blocks",
         derived="instruction_limit deadline stop_reason",
         transient="asked_device",
         host="error after_exit",
@@ -137,7 +137,7 @@ class Vcpu:
         self.shadow = ShadowMmu(memory, self.paging, cpu, pages, index)
         self.counters = Counters()
         self.queue = BatchQueue(memory, self.paging, self.shadow, features, index)
-        self.meter = BlockMeter(cpu, memory, self.paging)
+        self.meter = BlockMeter(cpu, memory, self.paging, self.shadow)
         self.keeper = self.meter.keeper
         self.inline = InlineCounter(self.meter)
         self.delivery = Delivery(cpu, memory, self.paging, self.shadow)
@@ -178,7 +178,18 @@ class Vcpu:
         self.error = None
         self.after_exit = None
         self.fill = None
+        self.mark_blocks = None
         self.keep = []
+
+    def connect(self, call_before, mark_blocks):
+        """Two things that the engine is told.
+
+        `call_before(addresses)` has it call before the instructions at these linear addresses, and
+        no others; `mark_blocks(data)` has its callback at each block come with this data. Both are
+        for what it translates from now on.
+        """
+        self.keeper.call_before = call_before
+        self.mark_blocks = mark_blocks
 
     def plug_in(self, apic):
         """Give the CPU a local APIC that its guest can see."""
@@ -351,7 +362,7 @@ class Vcpu:
     def block(self, address: cython.uint, size: cython.uint, place: cython.size_t) -> cython.bint:
         """A translated block is entered: the only place where time passes.
 
-        `place` is where its translation goes on; the interpreted core cannot know, and has 0.
+        `place` tells its translation from others.
 
         This is the short way through `enter_block`, for a block that is known and
         nothing but code. Such a block may count itself from now on, and the answer is true,

@@ -27,6 +27,7 @@ __all__ = [
     "WALKER",
     "StateLocation",
     "address_of",
+    "data_of",
     "engine_handle",
     "library",
     "locate_state",
@@ -50,6 +51,8 @@ _HANDLE_BYTES = 8192
 _READS_FLAG = re.compile(rb"\A\x48\x8b[\x80-\xbf](?s:.{4})\x80[\xb8-\xbf](?s:(.{4}))\x00")
 """mov off(%reg),%reg; cmpb $0,flag(%reg)."""
 _LOOK = 32
+_HOOK_BYTES = 80
+"""Of the structure that a hook's handle points to."""
 _CPU_HEAD = 32
 """Two counts, a pointer, seven flags, cflags_next_tb: QEMU 5.0, include/hw/core/cpu.h."""
 
@@ -212,6 +215,20 @@ def address_of(name: str) -> int:
     if address is None:
         raise EngineFailure(f"Unicorn exports no {name}")
     return address
+
+
+def data_of(hook: ctypes.c_size_t, callback: tuple[int, int]) -> int:
+    """Where a hook has the data of its callback: behind the callback's address.
+
+    `callback` is both. The data is compiled into what calls back. Raises `EngineFailure` for a
+    hook that has them elsewhere.
+    """
+    assert hook.value is not None  # noqa: S101 - nobody adds a hook at 0
+    raw = ctypes.string_at(hook.value, _HOOK_BYTES)
+    at = raw.find(struct.pack("<2Q", *callback))
+    if at < 0 or at % 8:
+        raise EngineFailure("Unicorn's hook has its callback and its data in unknown places")
+    return hook.value + at + 8
 
 
 def trust_memory(uc: Uc, check: int) -> None:

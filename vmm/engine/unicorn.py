@@ -24,6 +24,7 @@ from vmm.engine.calibration import (
     WALKER,
     StateLocation,
     address_of,
+    data_of,
     engine_handle,
     library,
     locate_state,
@@ -212,7 +213,8 @@ class UnicornEngine:
         The MMIO functions take the offset from `WINDOW_ADDRESS` and the size.
         """
         self._hook(const.UC_HOOK_INTR, callbacks["interrupt"])
-        self._hook(const.UC_HOOK_BLOCK, callbacks["block"])
+        block = self._hook(const.UC_HOOK_BLOCK, callbacks["block"])
+        self._block_data = ctypes.c_size_t.from_address(data_of(block, callbacks["block"]))
         self._hook(const.UC_HOOK_INSN, callbacks["in"], x86.UC_X86_INS_IN)
         self._hook(const.UC_HOOK_INSN, callbacks["out"], x86.UC_X86_INS_OUT)
         self._hook(const.UC_HOOK_INSN, callbacks["sysenter"], x86.UC_X86_INS_SYSENTER)
@@ -288,6 +290,10 @@ class UnicornEngine:
         """
         self._uc.ctl_exits_enabled(True)  # noqa: FBT003 - Unicorn's signature
         self._uc.ctl_set_exits(list(addresses))
+
+    def mark_blocks(self, data: int) -> None:
+        """Have code that is translated from now on call back at its blocks with this data."""
+        self._block_data.value = data
 
     def call_before(self, addresses: Iterable[int]) -> None:
         """Call "before" of `connect` at the instructions at these linear addresses and no others.

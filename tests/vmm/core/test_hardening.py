@@ -52,23 +52,29 @@ def test_a_compiled_index_out_of_bounds_is_an_error(at: int) -> None:
 
 @pytest.mark.skipif(not is_compiled(), reason="the core is not compiled")
 def test_bounds_hold_without_the_gil(tiny_guest, make_machine) -> None:
-    """A sweep that damaged tables would lead outside the shadow ends the run."""
+    """A sweep that damaged tables would lead outside the shadow ends the run.
+
+    The second one: at the first the block is not known, and its code is read.
+    """
     source = """
 start:	PAGING
 	movl $0, 0x200000
-	mov $0x200000, %edi
-	mov $100, %ecx
 	xor %eax, %eax
 	cld
+	mov $2, %ebp
+again:	mov $0x200000, %edi
+	mov $100, %ecx
 	PAUSED
 	rep stosl
+	dec %ebp
+	jnz again
 	FINISH 0
 	"""
     machine = make_machine(tiny_guest(source.replace("PAUSED", "clts")))
     entries = machine.vcpu.shadow.pages.snapshot()["entries"]
 
     def damage() -> None:
-        if machine.vcpu.cpu.reg(1) == 100:
+        if machine.vcpu.cpu.reg(1) == 100 and machine.vcpu.cpu.reg(5) == 1:
             for root in range(512):
                 entries[root] = 0x7FFFF001 if entries[root] & 1 else 0
 

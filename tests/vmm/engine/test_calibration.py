@@ -13,6 +13,9 @@ from vmm.engine import unicorn as engine
 from vmm.engine.calibration import (
     WALKER,
     address_of,
+    data_of,
+    engine_handle,
+    library,
     locate_state,
     locate_walker,
     trust_memory,
@@ -87,6 +90,37 @@ def test_a_block_with_stores_is_translated_without_looks_at_a_stop_request(uc: U
 def test_code_that_looks_otherwise_is_not_trusted(uc: Uc) -> None:
     with pytest.raises(EngineFailure, match="does not test the flag"):
         trust_memory(uc, address_of("uc_emu_start"))
+
+
+def test_code_calls_back_with_the_data_of_when_it_was_translated(uc: Uc) -> None:
+    """The first of four jumps before the data has changed, the third one since."""
+    uc.mem_map(0x1000, 0x1000)
+    uc.mem_write(0x1000, b"\xeb\x00" * 4)
+    seen: list[tuple[int, int]] = []
+    kind = ctypes.CFUNCTYPE(
+        None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p
+    )
+    called = kind(lambda _uc, address, _size, data: seen.append((address, data)))
+    callback = (ctypes.cast(called, ctypes.c_void_p).value or 0, 7)
+    hook = ctypes.c_size_t()
+    everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))
+    status = library().uc_hook_add(
+        ctypes.c_void_p(engine_handle(uc)),
+        ctypes.byref(hook),
+        ctypes.c_int(const.UC_HOOK_BLOCK),
+        *map(ctypes.c_void_p, callback),
+        *everywhere,
+    )
+    assert status == 0
+    data = ctypes.c_size_t.from_address(data_of(hook, callback))
+    uc.emu_start(0x1000, 0x1004)
+    data.value = 9
+    uc.emu_start(0x1000, 0x1004)
+    uc.emu_start(0x1002, 0x1006)
+    assert [data for address, data in seen if address == 0x1000] == [7, 7]
+    assert [data for address, data in seen if address == 0x1004] == [9]
+    with pytest.raises(EngineFailure, match="unknown places"):
+        data_of(hook, (callback[0], 8))
 
 
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
