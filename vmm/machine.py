@@ -223,7 +223,7 @@ class Machine:
             if (rom.vendor, rom.device) == (VMI_VENDOR, VMI_DEVICE):
                 for vcpu in self.vm.vcpus:
                     vcpu.queue.allow(rom.address, rom.address + rom.size)
-                    vcpu.meter.watch_rom(rom.address, rom.address + rom.size)
+                    vcpu.meter.rom.watch(rom.address, rom.address + rom.size)
 
     @property
     def _is_made(self) -> bool:

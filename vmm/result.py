@@ -406,7 +406,7 @@ def _call_name(meter: BlockMeter, row: int) -> str:
     """The call's name, or several joined by "/" where a ROM serves them by one entry."""
     if row in _CALL_ROWS:
         return _CALL_ROWS[row]
-    return "/".join(_name_of(number) for number in meter.shared_with(row))
+    return "/".join(_name_of(number) for number in meter.rom.shared_with(row))
 
 
 def _name_of(number: int) -> str:

@@ -101,8 +101,8 @@ class InlineCounter:
                 return
         code: cython.p_uchar = cython.cast(cython.p_uchar, at)
         slot: cython.uint = cython.cast(cython.uint, self.meter.hot[SLOT])
-        key: cython.ulonglong = self.meter.blocks[2 * slot]
-        facts: cython.ulonglong = self.meter.blocks[2 * slot + 1]
+        key: cython.ulonglong = self.meter.table.blocks[2 * slot]
+        facts: cython.ulonglong = self.meter.table.blocks[2 * slot + 1]
         call: cython.uint = self.call_of(at, self.callback, True)
         if call == 0:
             return

@@ -105,6 +105,17 @@ class GuestPaging:
         """The directory pointer of a quarter of the address space."""
         return self.pointers[quarter]
 
+    def read(self, address, size):
+        """Guest-virtual memory as bytes; stops short where nothing is mapped."""
+        out = bytearray()
+        while len(out) < size:
+            here = (address + len(out)) & 0xFFFFFFFF
+            if not self.walk(here):
+                break
+            length = min(size - len(out), 4096 - (here & 0xFFF))
+            out += self.memory.read(self.physical, length)
+        return bytes(out)
+
     def walk(self, address: cython.uint) -> cython.bint:
         """Find the entries that map `address`; false when one is not present.
 

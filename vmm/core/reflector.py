@@ -140,7 +140,7 @@ class Reflector:
         linear: cython.uint = self.cpu.linear(eip)
         if linear in self.sites or len(self.sites) >= MOST_SITES or not self.is_plain():
             return 0
-        if self.meter.is_rom(linear):
+        if self.meter.rom.is_rom(linear):
             return 0
         self.code.load(eip)
         if not self.decode():

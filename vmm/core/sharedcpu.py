@@ -238,7 +238,7 @@ class SharedCpu:
 
     def repeated(self, address: cython.uint) -> cython.int:
         """A block comes again and again: is it a locked instruction that must be run alone?"""
-        code = self.vcpu.meter.read_virtual(address, LONGEST_PREFIX).lstrip(PREFIXES)
+        code = self.vcpu.paging.read(address, LONGEST_PREFIX).lstrip(PREFIXES)
         if code[:1] in LOCKED:
             self.wants_alone = True
             self.look()

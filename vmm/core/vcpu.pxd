@@ -1,5 +1,6 @@
 from vmm.core.batch cimport BatchQueue
 from vmm.core.blocks cimport BlockMeter
+from vmm.core.blocktable cimport BlockTable
 from vmm.core.counters cimport Counters
 from vmm.core.cpustate cimport CpuState
 from vmm.core.delivery cimport Delivery
@@ -28,6 +29,7 @@ cdef class Vcpu:
     cdef public Counters counters
     cdef public BatchQueue queue
     cdef public BlockMeter meter
+    cdef readonly BlockTable table
     cdef public FlagKeeper keeper
     cdef readonly InlineCounter inline
     cdef public Delivery delivery

@@ -11,6 +11,7 @@ import cython
 
 from vmm.core.batch import BatchQueue
 from vmm.core.blocks import BlockMeter
+from vmm.core.blocktable import BlockTable
 from vmm.core.counters import Counters
 from vmm.core.cpuid import cpuid_with_apic
 from vmm.core.cpustate import CpuState
@@ -27,6 +28,7 @@ from vmm.core.portaccess import PortAccess
 from vmm.core.portright import PortRight
 from vmm.core.privileged import PrivilegedRegisters
 from vmm.core.reflector import Reflector
+from vmm.core.romcalls import RomCalls
 from vmm.core.saved import FLAG, PART, U32, U64, Fields
 from vmm.core.shadow import ShadowMmu
 from vmm.core.stop import Stop
@@ -123,7 +125,8 @@ class Vcpu:
             U64: "progress",
             FLAG: "irq_pending window_wanted",
         },
-        wiring="index memory code stores devices strings keep inline reflector fill mark_blocks",
+        wiring="index memory code stores devices strings keep inline reflector fill mark_blocks "
+        "table",
         derived="instruction_limit deadline stop_reason",
         transient="asked_device",
         host="error after_exit",
@@ -137,8 +140,10 @@ class Vcpu:
         self.shadow = ShadowMmu(memory, self.paging, cpu, pages, index)
         self.counters = Counters()
         self.queue = BatchQueue(memory, self.paging, self.shadow, features, index)
-        self.meter = BlockMeter(cpu, memory, self.paging, self.shadow)
-        self.keeper = self.meter.keeper
+        rom = RomCalls(cpu, self.paging)
+        self.table = BlockTable(cpu, memory, self.paging, self.shadow, rom)
+        self.meter = BlockMeter(self.table, rom)
+        self.keeper = self.table.keeper
         self.inline = InlineCounter(self.meter)
         self.delivery = Delivery(cpu, memory, self.paging, self.shadow)
         self.code = InstructionBytes(cpu, memory, self.paging)
@@ -369,13 +374,13 @@ class Vcpu:
         unless a call of the ROM starts there.
         """
         key: cython.ulonglong = address | (cython.cast(cython.ulonglong, size) << 32)
-        slot: cython.uint = self.meter.first_slot(address, size)
-        found: cython.ulonglong = self.meter.blocks[2 * slot]
-        while found and (found != key or self.meter.places[slot] != place):
+        slot: cython.uint = self.table.first_slot(address, size)
+        found: cython.ulonglong = self.table.blocks[2 * slot]
+        while found and (found != key or self.table.places[slot] != place):
             slot = (slot + 1) & 0xFFFF
-            found = self.meter.blocks[2 * slot]
+            found = self.table.blocks[2 * slot]
         if found:
-            facts: cython.ulonglong = self.meter.blocks[2 * slot + 1]
+            facts: cython.ulonglong = self.table.blocks[2 * slot + 1]
             count: cython.longlong = cython.cast(cython.longlong, facts & 0xFFFF)
             role: cython.uint = cython.cast(cython.uint, facts >> 16) & 0xFF
             if role <= IN_ROM and self.meter.hot[LEFT] > count:
@@ -400,7 +405,7 @@ class Vcpu:
         self.enter_block(
             cython.cast(cython.uint, key & LOW_32),
             cython.cast(cython.uint, key >> 32),
-            self.meter.places[self.meter.current_slot()],
+            self.table.places[self.meter.current_slot()],
         )
 
     def enter_block(

@@ -31,11 +31,13 @@ def test_the_gil_is_let_go_at_blocks_and_tlb_misses_alone() -> None:
     without = {path.stem for path in CORE.glob("*.pxd") if " nogil" in path.read_text()}
     assert without == {
         "blocks",
+        "blocktable",
         "cpustate",
         "gate",
         "inline",
         "memory",
         "native",
+        "romcalls",
         "sharedcpu",
         "strings",
         "tlbfill",

@@ -50,7 +50,7 @@ def test_counts_do_not_depend_on_who_counts(guest: str, rom: str) -> None:
 @pytest.mark.parametrize("most", [1, 40])
 def test_a_full_table_of_blocks_starts_afresh(most: int, wanted: bool) -> None:
     roomy, narrow = machine("ctxswitch", "batching"), machine("ctxswitch", "batching")
-    narrow.vcpu.meter.most = most
+    narrow.vcpu.table.most = most
     narrow.vcpu.inline.wanted = wanted
     assert left(narrow.run(), narrow) == left(roomy.run(), roomy)
 

@@ -139,7 +139,7 @@ def run_both(make: Callable[[], Machine]) -> tuple[Run, Run, int, int]:
     for engine in engines.engines:
         ctypes.c_size_t.from_address(engine._walker).value = address_of(WALKER)
     runs = ours.run(), engines.run()
-    return *runs, ours.vcpu.meter.used, engines.vcpu.meter.used
+    return *runs, ours.vcpu.table.used, engines.vcpu.table.used
 
 
 @pytest.mark.parametrize("policy", ["svm-shadow", "svm-unsync", "vtx-shadow"])
