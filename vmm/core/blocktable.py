@@ -57,7 +57,7 @@ ROWS = 131
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 LOW_64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 # What GuestMemory.host() answers where there is no RAM.
-NO_HOST = cython.declare(cython.uint, 0xFFFFFFFF)
+NO_HOST = cython.declare(cython.longlong, 0xFFFFFFFF)
 
 # FNV-1a of 64 bits (RFC 9923).
 FNV_START = cython.declare(cython.ulonglong, 0xCBF29CE484222325)
@@ -171,22 +171,17 @@ class BlockTable:
         return slot
 
     def fetch(self, address: cython.uint, size: cython.uint) -> cython.uint:
-        """Read code into the buffer as the engine has; answers how much of it is mapped.
-
-        That is through the shadow, which may be behind the guest's tables.
-        """
+        """Read code into the buffer as the engine has; answers how much of it is mapped."""
         i: cython.uint
         done: cython.uint = 0
         size = min(size, CODE_BYTES)
         while done < size:
             at: cython.uint = (address + done) & LOW_32
-            frame: cython.uint = self.shadow.frame_at(at)
-            if frame == NO_HOST:
-                if not self.paging.walk(at):
-                    break
-                frame = self.memory.host(self.paging.physical >> 12)
+            frame: cython.longlong = self.shadow.fetched_from(at)
+            if frame < 0:
+                break
             count: cython.uint = min(size - done, 0x1000 - (at & 0xFFF))
-            here: cython.ulonglong = (cython.cast(cython.ulonglong, frame) << 12) | (at & 0xFFF)
+            here: cython.longlong = (frame << 12) | (at & 0xFFF)
             for i in range(count):
                 self.code[done + i] = 0xFF if frame == NO_HOST else self.memory.bytes[here + i]
             done += count

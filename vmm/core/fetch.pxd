@@ -1,11 +1,11 @@
 from vmm.core.cpustate cimport CpuState
 from vmm.core.memory cimport GuestMemory
-from vmm.core.paging cimport GuestPaging
+from vmm.core.shadow cimport ShadowMmu
 
 cdef class InstructionBytes:
     cdef CpuState cpu
     cdef GuestMemory memory
-    cdef GuestPaging paging
+    cdef ShadowMmu shadow
     cdef unsigned char[::1] bytes
 
     cdef int load(self, unsigned int eip) except -1

@@ -5,13 +5,13 @@ import cython
 from vmm.core.cpustate import CpuState
 from vmm.core.errors import StaleFetch
 from vmm.core.memory import GuestMemory
-from vmm.core.paging import GuestPaging
 from vmm.core.saved import Fields
+from vmm.core.shadow import ShadowMmu
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
-# A bit of what GuestMemory.entry() answers.
-RAM = cython.declare(cython.uint, 1)
+# What ShadowMmu.fetched_from() answers where there is no RAM.
+NO_HOST = cython.declare(cython.longlong, 0xFFFFFFFF)
 LONGEST = cython.declare(cython.uint, 16)
 SIB = cython.declare(cython.uint, 4)
 DISPLACEMENT_ONLY = cython.declare(cython.uint, 5)
@@ -20,21 +20,21 @@ DISPLACEMENT_ONLY = cython.declare(cython.uint, 5)
 @cython.final
 @cython.cclass
 class InstructionBytes:
-    """Up to 16 bytes at EIP, read through the guest's tables; zero behind a page that is not there.
+    """Up to 16 bytes at EIP, as the engine fetches them; zero behind a page that is not there.
 
     Indexes count from the first byte; a ModRM index points at the ModRM byte of an
     instruction with 32-bit addressing and flat segments.
     """
 
     SAVED = Fields(
-        wiring="cpu memory paging",
+        wiring="cpu memory shadow",
         transient="bytes",
     )
 
-    def __init__(self, cpu: CpuState, memory: GuestMemory, paging: GuestPaging):
+    def __init__(self, cpu: CpuState, memory: GuestMemory, shadow: ShadowMmu):
         self.cpu = cpu
         self.memory = memory
-        self.paging = paging
+        self.shadow = shadow
         self.bytes = bytearray(32)
 
     def load(self, eip: cython.uint) -> cython.int:
@@ -53,16 +53,16 @@ class InstructionBytes:
         """
         count: cython.uint = min(LONGEST - done, 0x1000 - (address & 0xFFF))
         i: cython.uint
-        if not self.paging.walk(address):
+        frame: cython.longlong = self.shadow.fetched_from(address)
+        if frame < 0:
             for i in range(done, done + count):
                 self.bytes[i] = 0
             return count if done else 0
-        entry: cython.uint = self.memory.entry(self.paging.physical >> 12)
-        if not entry & RAM:
+        if frame == NO_HOST:
             for i in range(done, done + count):
                 self.bytes[i] = 0xFF
             return count
-        at: cython.uint = ((entry >> 12) << 12) | (address & 0xFFF)
+        at: cython.longlong = (frame << 12) | (address & 0xFFF)
         for i in range(count):
             self.bytes[done + i] = self.memory.bytes[at + i]
         return count

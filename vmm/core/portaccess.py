@@ -13,7 +13,7 @@ from vmm.core.counters import Counters
 from vmm.core.cpustate import CpuState
 from vmm.core.delivery import Delivery
 from vmm.core.doorbell import DoorbellPort
-from vmm.core.errors import Unsupported
+from vmm.core.errors import StaleFetch, Unsupported
 from vmm.core.event import Event
 from vmm.core.portfilters import PortFilters
 from vmm.core.portright import PortRight
@@ -171,7 +171,11 @@ class PortAccess:
         eip: cython.uint = self.cpu.eip()
         if self.right.is_privileged():
             return 0
-        if self.right.refuses(eip):
+        try:
+            refused: cython.bint = self.right.refuses(eip)
+        except StaleFetch:
+            return self.cpu.flush_tlb()
+        if refused:
             self.counters.count(EXCEPTION, GENERAL_PROTECTION, eip)
             return self.delivery.deliver(GENERAL_PROTECTION, 0, False, eip)
         self.step_at = self.cpu.linear(eip)

@@ -54,7 +54,7 @@ cdef class ShadowMmu:
     cdef unsigned int link(self, unsigned int address, bint override) except? 0
     cdef unsigned int table(self, unsigned int address) except? 0
     cdef unsigned int location(self, unsigned int address) noexcept
-    cdef unsigned int frame_at(self, unsigned int address) noexcept
+    cdef Py_ssize_t fetched_from(self, unsigned int address) except? -2
     cdef int drop_translation(self, unsigned int address, unsigned int entry) except -1
     cdef bint has_translation(self, unsigned int address, unsigned int entry) noexcept
     cdef bint lets_fault_through(self, unsigned int address, unsigned int error) noexcept

@@ -390,14 +390,20 @@ class ShadowMmu:
             return 0
         return 512 * pages.page_index(link) + ((address >> 12) & 511)
 
-    def frame_at(self, address: cython.uint) -> cython.uint:
-        """The host's number of the frame that the processor finds at an address, or NO_HOST."""
+    def fetched_from(self, address: cython.uint) -> cython.Py_ssize_t:
+        """The host's number of the frame that the engine fetches code at an address from.
+
+        That is by the shadow, which may be behind the guest's tables, and by those where the
+        shadow has nothing yet. NO_HOST where no RAM is, -1 where nothing is mapped.
+        """
         location: cython.uint = self.location(address)
         entry: cython.ulonglong = self.pages.entries[location]
         frame: cython.uint = cython.cast(cython.uint, (entry & FRAME_MASK) >> 12)
         if location and entry & PRESENT and frame < self.memory.host_count:
             return frame
-        return NO_HOST
+        if not self.paging.walk(address):
+            return -1
+        return self.memory.host(self.paging.physical >> 12)
 
     def drop_translation(self, address: cython.uint, entry: cython.uint) -> cython.int:
         """Forget how an address is mapped by the guest's leaf entry at `entry`."""

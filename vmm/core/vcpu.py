@@ -146,7 +146,7 @@ class Vcpu:
         self.keeper = self.table.keeper
         self.inline = InlineCounter(self.meter)
         self.delivery = Delivery(cpu, memory, self.paging, self.shadow)
-        self.code = InstructionBytes(cpu, memory, self.paging)
+        self.code = InstructionBytes(cpu, memory, self.shadow)
         self.stores = StoreEmulator(cpu, memory, self.paging, self.code)
         self.devices = self.shadow.devices
         access = DeviceAccess(cpu, self.code, self.stores, self.devices)

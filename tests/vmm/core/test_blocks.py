@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from vmm.core.policy import policy_named
 from vmm.machine import Run
 
 RunGuest = Callable[..., Run]
@@ -159,3 +160,25 @@ caught:	mov 12(%esp), %eax
 	iretl
 """
     run_guest(source, handlers={14: "caught"})
+
+
+@pytest.mark.parametrize("policy", ["svm-shadow", "svm-unsync", "vtx-shadow", "npt"])
+def test_code_that_takes_its_own_mapping_away(run_guest: RunGuest, policy: str) -> None:
+    """And then accesses a port from ring 3: the TLB may have it yet, as a processor's may."""
+    run_guest(
+        f"""
+start:	PAGING
+{bytes_at("FREE", "c7 05 00 d8 10 00 00 00 00 00 eb 00 e4 61")}
+	USER_MODE FREE
+missing:
+	cmpl $FREE + 10, 4(%esp)
+	je good
+refused:
+	cmpl $FREE + 12, 4(%esp)
+	jne bad
+good:	FINISH 0
+bad:	FINISH 1
+""",
+        handlers={13: "refused", 14: "missing"},
+        policy=policy_named(policy),
+    )
