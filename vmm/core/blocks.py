@@ -51,6 +51,8 @@ CALL_SHIFT = cython.declare(cython.uint, 24)
 BYTE = cython.declare(cython.ulonglong, 0xFF)
 PAGE_OFFSET = cython.declare(cython.ulonglong, 0xFFF)
 PAGE_SIZE = cython.declare(cython.ulonglong, 0x1000)
+# Instructions; the engine cuts a block that makes 4,000 operations of its own.
+LONG = cython.declare(cython.ulonglong, 32)
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
@@ -281,7 +283,8 @@ class BlockMeter:
         """Count the rest of the block that was left last after all: the engine is still in it.
 
         False, and nothing done, where its rest has to be looked at as a block of its own, as
-        `Vcpu.block` would, and where it goes on in another page.
+        `Vcpu.block` would, where it goes on in another page, and where the engine may have cut
+        it: translated from here, it would end elsewhere, and with it all that follows.
         """
         key: cython.ulonglong = self.table.blocks[2 * self.left_slot]
         facts: cython.ulonglong = self.table.blocks[2 * self.left_slot + 1]
@@ -289,6 +292,7 @@ class BlockMeter:
             self.left_slot == NO_BLOCK
             or (key & PAGE_OFFSET) + (key >> 32) > PAGE_SIZE
             or (facts >> ROLE_SHIFT) & BYTE > IN_ROM
+            or (facts & COUNT_MASK) >= LONG
             or self.hot[LEFT] <= self.left_rest
         ):
             return False

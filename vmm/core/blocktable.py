@@ -31,6 +31,8 @@ SLOTS_LIMIT = cython.declare(cython.uint, 3 << 14)
 NO_BLOCK = cython.declare(cython.uint, 1 << 16)
 # The place of a block that was not seen yet.
 UNSEEN = cython.declare(cython.size_t, 0)
+# Blocks of the same address and size, which are all passed in a search.
+MOST_OTHERS = cython.declare(cython.uint, 1 << 9)
 OFFSETS = cython.declare(cython.uint, 1 << 20)
 LONGEST_BLOCK = cython.declare(cython.uint, 1 << 12)
 CODE_BYTES = cython.declare(cython.uint, 1 << 16)
@@ -152,6 +154,8 @@ class BlockTable:
         end: cython.uint = self.fetch(address, size)
         sign: cython.ulonglong = self.sign(address, end)
         slot: cython.uint = self.find(address, size, sign)
+        if slot == NO_BLOCK:
+            return NO_BLOCK
         if not self.blocks[2 * slot]:
             if self.used >= self.most or self.offsets_used + LONGEST_BLOCK >= OFFSETS:
                 return NO_BLOCK
@@ -163,10 +167,20 @@ class BlockTable:
         return slot
 
     def find(self, address: cython.uint, size: cython.uint, sign: cython.ulonglong) -> cython.uint:
-        """The slot of the block with this sign, or the empty one where it belongs."""
+        """The slot of the block with this sign, or the empty one where it belongs.
+
+        NO_BLOCK where there are too many of other signs, as of code that changes all the time.
+        """
         key: cython.ulonglong = address | (cython.cast(cython.ulonglong, size) << 32)
         slot: cython.uint = self.first_slot(address, size)
-        while self.blocks[2 * slot] and (self.blocks[2 * slot] != key or self.signs[slot] != sign):
+        others: cython.uint = 0
+        while self.blocks[2 * slot]:
+            if self.blocks[2 * slot] == key:
+                if self.signs[slot] == sign:
+                    return slot
+                others += 1
+                if others == MOST_OTHERS:
+                    return NO_BLOCK
             slot = (slot + 1) & 0xFFFF
         return slot
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
+from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import policy_named
-from vmm.machine import Run
+from vmm.machine import Machine, Run
+
+if TYPE_CHECKING:
+    from conftest import MakeGuest
 
 RunGuest = Callable[..., Run]
 
@@ -181,3 +186,29 @@ bad:	FINISH 1
         handlers={13: "refused", 14: "missing"},
         policy=policy_named("svm-unsync"),
     )
+
+
+def test_code_that_changes_all_the_time(
+    tiny_guest: MakeGuest, make_machine: Callable[..., Machine]
+) -> None:
+    """Only so many of its versions are remembered; each is counted as it is."""
+    source = f"""
+start:	PAGING
+{bytes_at("FREE", "b8 00 00 00 00")}
+	mov $2000, %ecx
+again:	mov %ecx, FREE + 1
+	mov $FREE, %edx
+	call *%edx
+	cmp %ecx, %eax
+	jne bad
+	dec %ecx
+	jnz again
+	FINISH 0
+bad:	FINISH 1
+"""
+    machine = make_machine(tiny_guest(source))
+    run = machine.run()
+    assert run.outcome.kind is OutcomeKind.PASSED
+    assert machine.vcpu.table.used < 600
+    short = make_machine(tiny_guest(source.replace("$2000", "$1000"))).run()
+    assert run.instructions - short.instructions == 1000 * 9

@@ -190,6 +190,30 @@ def test_the_block_goes_on_where_it_is(
     assert more - blocks == 3
 
 
+@pytest.mark.parametrize("limit", [1000, 1700, 2400])
+def test_a_block_that_the_engine_cuts(
+    tiny_guest: MakeGuest, make_machine: Callable[..., Machine], limit: int
+) -> None:
+    """Left at a fault, it goes on from there to another end: where a limit ends the run."""
+    source = f"""
+start:	PAGING
+	mov $0x200000, %ebx
+	jmp long
+long:
+	.rept 100
+	nop
+	.endr
+	.rept 2500
+	addb %al, (%ebx)
+	.endr
+	FINISH 0
+"""
+    guest = tiny_guest(source, pieces=UNTOUCHED)
+    ours, engines, _, _ = run_both(lambda: make_machine(guest, max_instructions=limit))
+    assert ours == engines
+    assert ours.outcome.kind is OutcomeKind.LIMIT
+
+
 @pytest.mark.parametrize("period", [3, 7, 50])
 def test_an_interrupt_is_taken_where_it_would_be(
     tiny_guest: MakeGuest, make_machine: Callable[..., Machine], period: int
