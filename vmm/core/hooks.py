@@ -137,7 +137,8 @@ def marked(vcpu, method):
         if mark == latest:
             latest += 1
             vcpu.mark_blocks(latest)
-        return method(address, size, mark)
+        # The engine goes on behind the end of the address space.
+        return method(address & 0xFFFFFFFF, size, mark)
 
     return block
 

@@ -81,9 +81,9 @@ _TEST_START = 0x1000
 _TEST_CODE = b"\x0f\xa2\x0f\x09\xf4"
 """CPUID; WBINVD; HLT."""
 
-# With a real "until" address the engine compiles a HLT there, which the HLT
-# intercept would turn into an endless loop.
-_NO_UNTIL = 0xFFFFFFFF
+# Behind the address space: at a real "until" address the engine compiles a HLT, which
+# the guest would find there.
+_NO_UNTIL = 1 << 40
 
 
 class UnicornEngine:

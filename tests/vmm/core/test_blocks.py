@@ -212,3 +212,22 @@ bad:	FINISH 1
     assert machine.vcpu.table.used < 600
     short = make_machine(tiny_guest(source.replace("$2000", "$1000"))).run()
     assert run.instructions - short.instructions == 1000 * 9
+
+
+def test_code_goes_on_at_0(run_guest: RunGuest) -> None:
+    """Behind the last byte of the address space."""
+    run_guest(
+        f"""
+start:	PAGING
+	movl $FREE + 0x1000 + OPEN, FREE + 0xffc
+	movl $FREE + OPEN, DIRECTORY + 0xffc
+{bytes_at("FREE + 0x1ffa", "90 31 c0 40 90")}
+	movb $0x90, FREE + 0x1fff
+	movl $0xe0ff90b8, 0
+	movl $landed, 1
+	movw $0xe0ff, 5
+	mov $0xfffffffa, %eax
+	jmp *%eax
+landed:	FINISH 0
+"""
+    )
