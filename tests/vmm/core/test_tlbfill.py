@@ -195,7 +195,7 @@ def test_a_block_that_the_engine_cuts(
     tiny_guest: MakeGuest, make_machine: Callable[..., Machine], limit: int
 ) -> None:
     """Left at a fault, it goes on from there to another end: where a limit ends the run."""
-    source = f"""
+    source = """
 start:	PAGING
 	mov $0x200000, %ebx
 	jmp long
