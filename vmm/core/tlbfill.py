@@ -44,6 +44,7 @@ NO_EXECUTE_BIT = cython.declare(cython.uint, 63)
 ROOT_ENTRIES = cython.declare(cython.ulonglong, 512)
 
 # How the engine has it: kinds of access, rights, and which of its TLBs is ring 3's.
+LOAD = cython.declare(cython.int, 0)
 STORE = cython.declare(cython.int, 1)
 FETCH = cython.declare(cython.int, 2)
 MAY_READ = cython.declare(cython.int, 1)
@@ -207,9 +208,12 @@ class TlbFill:
 
         The access goes on where it is, in the middle of its block, if all that was wrong was the
         shadow. Else the engine has to leave the block: also where it could not come back to
-        it, since the guest has changed how its code is mapped, or stores to it.
+        it, since the guest has changed how its code is mapped, or stores to it; and where what is
+        stored may have been loaded through a translation that has changed since.
         """
         code: cython.longlong = self.code_now()
+        behind: cython.bint = self.pages.tlb_stale
+        loaded: cython.longlong = self.found(address, LOAD, user)
         # A fault where flags are kept has put them back, for whoever comes to the instruction
         # anew; its translation goes on with what it had.
         source: cython.ulonglong = self.cpu.flag_source()
@@ -222,6 +226,8 @@ class TlbFill:
             or code < 0
             or code != self.code_now()
             or (access == STORE and self.is_code(entry))
+            or (access == STORE and behind)
+            or (access == STORE and loaded >= 0 and (loaded ^ entry) & FRAME_MASK)
             or not self.vcpu.meter.stay()
         ):
             return MISSING

@@ -92,6 +92,13 @@ own:	mov $6, %al
 	invlpg 0x202000
 	mov 0x203000, %ecx
 	""",
+    "a page that moves between a load and a store": """
+	movl $7, 0x201000
+	mov 0x200000, %eax
+	movl $0x201000 | OPEN, TABLE + 4 * 0x200
+	incl 0x200000
+	mov 0x201000, %ebx
+	""",
     "an INT and an IRET": """
 	mov 0x200000, %eax
 	mov $0x201000, %esp
@@ -157,10 +164,15 @@ def test_the_guests(guest: str, rom: str, policy: str) -> None:
     assert ours == engines
 
 
+@pytest.mark.parametrize("policy", ["svm-shadow", "svm-unsync"])
 @pytest.mark.parametrize("paging", ["PAGING", ""], ids=["paged", "unpaged"])
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_fault_in_the_middle_of_a_block(
-    tiny_guest: MakeGuest, make_machine: Callable[..., Machine], block: str, paging: str
+    tiny_guest: MakeGuest,
+    make_machine: Callable[..., Machine],
+    block: str,
+    paging: str,
+    policy: str,
 ) -> None:
     source = f"""
 start:	{paging}
@@ -173,7 +185,7 @@ nothing:
 	iretl
 	"""
     guest = tiny_guest(source, handlers={0x40: "nothing", 1: "nothing"}, pieces=UNTOUCHED)
-    ours, engines, _, _ = run_both(lambda: make_machine(guest))
+    ours, engines, _, _ = run_both(lambda: make_machine(guest, policy=policy_named(policy)))
     assert ours == engines
     if block != "code that loses its mapping":
         assert ours.outcome.kind is OutcomeKind.PASSED, ours.outcome
