@@ -16,6 +16,7 @@ their run-time library first, so it never goes beside the sources.
 import hashlib
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -144,6 +145,9 @@ class BuildCore(build_ext):
             self._try_compiler()
             if not use_carried(self.extensions):
                 translate(self.extensions)
+            self._read_header_once()
+            # The longest first: the last ones to end do so together.
+            self.extensions.sort(key=lambda extension: -Path(extension.sources[0]).stat().st_size)
             super().build_extensions()
         except (BaseError, CCompilerError) as error:
             if os.environ.get("VMIROM_REQUIRE_COMPILED") == "1":
@@ -163,6 +167,23 @@ class BuildCore(build_ext):
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.write_text("int probe;\n", encoding="ascii")
         self.compiler.compile([str(probe)], str(probe.parent))
+
+    def _read_header_once(self) -> None:
+        """Have gcc read Python.h once for all modules, a third of what it reads.
+
+        A compiler that cannot, or that does not take it up, reads it each time as ever.
+        """
+        header = Path(self.build_temp).absolute() / "prefix.h"
+        header.write_text('#define PY_SSIZE_T_CLEAN\n#include "Python.h"\n', encoding="ascii")
+        folders = [f"-I{folder}" for folder in (*self.include_dirs, *self.compiler.include_dirs)]
+        options = [*folders, *self.extensions[0].extra_compile_args]
+        with suppress(BaseError):
+            self.spawn([
+                *self.compiler.compiler_so, *options, "-x", "c-header", str(header),
+                "-o", f"{header}.gch",
+            ])  # fmt: skip
+        for extension in self.extensions:
+            extension.extra_compile_args = [*extension.extra_compile_args, "-include", str(header)]
 
     def _remove_compiled(self) -> None:
         for extension in self.extensions:
