@@ -51,8 +51,8 @@ _HANDLE_BYTES = 8192
 _READS_FLAG = re.compile(rb"\A\x48\x8b[\x80-\xbf](?s:.{4})\x80[\xb8-\xbf](?s:(.{4}))\x00")
 """mov off(%reg),%reg; cmpb $0,flag(%reg)."""
 _LOOK = 32
-_HOOK_BYTES = 80
-"""Of the structure that a hook's handle points to."""
+_HOOK_BYTES = 56
+"""Of the structure that a hook's handle points to, up to the callback's data."""
 _CPU_HEAD = 32
 """Two counts, a pointer, seven flags, cflags_next_tb: QEMU 5.0, include/hw/core/cpu.h."""
 
