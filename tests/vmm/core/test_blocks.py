@@ -25,6 +25,14 @@ PAIRS = {
     "no string": ("89 c0", "f3 a5"),
 }
 ROUNDS = 20
+WORK = """
+work:	mov $3, %ecx
+	mov $FREE + 0x10000, %esi
+	mov $FREE + 0x20000, %edi
+	mov $FREE, %eax
+	jmp *%eax
+"""
+"""Go to the code, with room for what a string instruction copies."""
 
 
 def bytes_at(address: str, code: str) -> str:
@@ -47,12 +55,7 @@ again:
 	dec %ebp
 	jnz again
 	FINISH 0
-work:	mov $3, %ecx
-	mov $FREE + 0x10000, %esi
-	mov $FREE + 0x20000, %edi
-	mov $FREE, %eax
-	jmp *%eax
-"""
+{WORK}"""
 
 
 def mapped(first: str, second: str) -> str:
@@ -78,12 +81,7 @@ again:	mov $DIRECTORY, %eax
 	dec %ebp
 	jnz again
 	FINISH 0
-work:	mov $3, %ecx
-	mov $FREE + 0x10000, %esi
-	mov $FREE + 0x20000, %edi
-	mov $FREE, %eax
-	jmp *%eax
-"""
+{WORK}"""
 
 
 @pytest.mark.parametrize("program", [changed, mapped])
