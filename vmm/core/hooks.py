@@ -145,11 +145,12 @@ def marked(vcpu, method):
 
 def guarded(vcpu, method, default, takes_data):
     """A callback for ctypes that can never raise into the engine."""
+    taken = slice(None, None if takes_data else -1)
 
     def call(_engine, *arguments):
         try:
             vcpu.counters.begin()
-            answer = method(*(arguments if takes_data else arguments[:-1]))
+            answer = method(*arguments[taken])
             vcpu.counters.end()
         except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
             vcpu.fail(error)

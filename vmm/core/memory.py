@@ -222,9 +222,10 @@ class GuestMemory:
                     continue
                 host, protected = entry >> 12, bool(entry & PROTECTED)
                 if found:
-                    first, count, start, was = found[-1]
+                    last = len(found) - 1
+                    first, count, start, was = found[last]
                     if (first + count, start + count, was) == (frame, host, protected):
-                        found[-1] = (first, count + 1, start, was)
+                        found[last] = (first, count + 1, start, was)
                         continue
                 found.append((frame, 1, host, protected))
         return found

@@ -432,9 +432,10 @@ def raw_syscall(_engine: cython.size_t, data: cython.p_void) -> cython.void:
 def python_callback(cell: SharedCpu, result, arguments, method, *, takes_data=False):
     """Wrap a method for ctypes, where the core is not compiled; answers its address."""
     kind = ctypes.CFUNCTYPE(result, ctypes.c_size_t, *arguments, ctypes.c_void_p)
+    taken = slice(None, None if takes_data else -1)
 
     def call(_engine, *arguments):
-        return method(*(arguments if takes_data else arguments[:-1]))
+        return method(*arguments[taken])
 
     wrapped = kind(call)
     cell.keep.append(wrapped)
