@@ -11,7 +11,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check
-HOT := setup.py $(wildcard vmm/core/*.py vmm/core/*.pxd)
+HOT := setup.py $(wildcard $(addprefix vmm/core/,*.py *.pxd */*.py */*.pxd))
 
 .PHONY: demo test lint docs fuzz sanitize clean
 
@@ -39,7 +39,7 @@ fuzz: .venv/.dev .venv/.compiled
 SANITIZED := build/sanitize/lib
 SANITIZED_TESTS := tests/vmm/core tests/vmm/test_hostile.py
 # Capstone cannot be loaded beside the sanitizers; the other one tests the interpreted core.
-SANITIZED_WITHOUT := tests/vmm/core/test_lengths.py tests/vmm/core/test_visibility.py
+SANITIZED_WITHOUT := tests/vmm/core/code/test_lengths.py tests/vmm/core/test_visibility.py
 
 sanitize: .venv/.dev .venv/.compiled
 	@VMIROM_SANITIZE=address,undefined VMIROM_REQUIRE_COMPILED=1 $(BIN)/python setup.py -q build \
@@ -52,7 +52,7 @@ sanitize: .venv/.dev .venv/.compiled
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis \
 		.import_linter_cache
-	rm -f vmm/core/*.so
+	rm -f vmm/core/*.so vmm/core/*/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip compiles the core as it installs; without a C compiler it installs all the same.

@@ -31,14 +31,14 @@ from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 from setuptools.errors import BaseError, CCompilerError, OptionError
 
-HOT = sorted(pxd.stem for pxd in Path("vmm/core").glob("*.pxd") if pxd.stem != "native")
+HOT = sorted(pxd.with_suffix("") for pxd in Path("vmm/core").rglob("*.pxd") if pxd.stem != "native")
 """native.pxd holds types, no code."""
 
 SHARED = "vmm.core._shared"
 """Cython's own helpers, compiled once for all: half of the time that a build takes."""
 
 # What is compiled, each with its sources.
-CORE = [(SHARED, []), *((f"vmm.core.{name}", [f"vmm/core/{name}.py"]) for name in HOT)]
+CORE = [(SHARED, []), *((".".join(module.parts), [f"{module}.py"]) for module in HOT)]
 
 JOBS = os.cpu_count() or 1
 
@@ -183,7 +183,8 @@ def run_apart(function: Callable[..., None], tasks: list[tuple]) -> None:
 
 def fingerprint() -> str:
     """What C code depends on: the core's sources, and how this file has them translated."""
-    sources = sorted([*Path("vmm/core").glob("*.p*"), Path("setup.py")])
+    core = Path("vmm/core")
+    sources = sorted([*core.rglob("*.py"), *core.rglob("*.pxd"), Path("setup.py")])
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vmirom.terminal import single_keys
-from vmm.core.stop import Stop
+from vmm.core.run.stop import Stop
 from vmm.machine import Machine
 
 __all__ = ["typing_on"]

@@ -17,27 +17,27 @@ from vmi.header import VMI_DEVICE, VMI_VENDOR
 from vmm.core.apicbus import ApicBus
 from vmm.core.apicmessage import ApicMessage, BadMessage, message_signalled
 from vmm.core.bus import InterruptController, MemoryBus, PortBus
-from vmm.core.checker import ShadowChecker
-from vmm.core.clock import GuestClock
-from vmm.core.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
-from vmm.core.crew import Crew
+from vmm.core.cpu.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
+from vmm.core.cpu.sharedcpu import shared_callbacks
+from vmm.core.cpu.vcpu import Vcpu
 from vmm.core.errors import BadDescription
 from vmm.core.hooks import callbacks
 from vmm.core.ledger import Ledger
 from vmm.core.localapic import LocalApic
 from vmm.core.memory import GuestMemory
+from vmm.core.mmu.checker import ShadowChecker
 from vmm.core.outcome import Outcome, OutcomeKind
-from vmm.core.portfilters import PortFilters
+from vmm.core.paravirt.clock import GuestClock
+from vmm.core.ports.filters import PortFilters
 from vmm.core.processor import Activity, Processor
 from vmm.core.registerfile import RegisterFile
-from vmm.core.runloop import Limits, RunLoop
+from vmm.core.run.crew import Crew
+from vmm.core.run.runloop import Limits, RunLoop
+from vmm.core.run.stop import Stop
+from vmm.core.run.threadrun import ThreadedRun
 from vmm.core.saved import BadState
-from vmm.core.sharedcpu import shared_callbacks
 from vmm.core.slots import MemorySlot
-from vmm.core.stop import Stop
-from vmm.core.threadrun import ThreadedRun
 from vmm.core.timers import Timers
-from vmm.core.vcpu import Vcpu
 from vmm.core.vm import MOST_CPUS, Vm
 from vmm.description import (
     MachineDescription,
@@ -455,7 +455,7 @@ class Machine:
         As `run`, but the machine stays: what comes next may be another `proceed`, `save`,
         `run` or `close`, and counts are what they are without the stop. It stops at the
         first block of code that would reach the limit; exits are looked at every
-        `vmm.core.runloop.EXITS_LOOK` instructions. The description's own limits hold as well.
+        `vmm.core.run.runloop.EXITS_LOOK` instructions. The description's own limits hold as well.
         Raises `BadDescription` where CPUs have threads.
         """
         self.vm.check_thread("proceed")

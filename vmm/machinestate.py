@@ -17,7 +17,7 @@ from vmm.core.saved import BadState, Value, load_object, save_object
 from vmm.core.slots import MemorySlot, SlotList
 
 if TYPE_CHECKING:
-    from vmm.core.cpustate import CpuState
+    from vmm.core.cpu.cpustate import CpuState
     from vmm.core.memory import GuestMemory
     from vmm.machine import Machine
 

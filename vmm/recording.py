@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
+from vmm.core.cpu.vcpu import Vcpu
 from vmm.core.policy import Policy
 from vmm.core.recorder import Recorder
-from vmm.core.vcpu import Vcpu
 
 __all__ = ["ExitRecord", "ExitSink", "Recording"]
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vmi.calls import call_numbered
-from vmm.core.blocks import BlockMeter
+from vmm.core.code.blocks import BlockMeter
 from vmm.core.counters import Counters
+from vmm.core.cpu.vcpu import Vcpu
 from vmm.core.event import REASON_OF, Event
 from vmm.core.ledger import Ledger, Place, describe
 from vmm.core.outcome import Outcome
 from vmm.core.policy import Policy
 from vmm.core.saved import CUSTOM, VIRTUAL_TIME, Fields
-from vmm.core.vcpu import Vcpu
 from vmm.core.vm import Vm
 from vmm.filters.attach import AttachedFilter
 from vmm.ram import checksum

@@ -24,15 +24,15 @@ from enum import StrEnum
 
 from vmi.address import PAGE_SHIFT, PAGE_SIZE, Port
 from vmi.apstate import ApState
-from vmm.core.apbegin import begin_in
 from vmm.core.bus import PortBus
-from vmm.core.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
+from vmm.core.cpu.apbegin import begin_in
+from vmm.core.cpu.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
 from vmm.core.errors import BadDescription, GuestError
 from vmm.core.hooks import callbacks
 from vmm.core.memory import GuestMemory
 from vmm.core.policy import POLICIES
-from vmm.core.stop import Stop
-from vmm.core.swallowed import stopping_at_errors
+from vmm.core.run.stop import Stop
+from vmm.core.run.swallowed import stopping_at_errors
 from vmm.core.vm import Vm
 from vmm.engine.unicorn import POOL_ADDRESS, WINDOW_ADDRESS, UnicornEngine
 

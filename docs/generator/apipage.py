@@ -56,7 +56,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
 
 COMPILED = {
     "vmm.core.memory": (("memory", "GuestMemory"),),
-    "vmm.core.localapic": (("localapic", "LocalApic"), ("apicinterrupts", "ApicInterrupts")),
+    "vmm.core.localapic": (("localapic", "LocalApic"), ("apic/interrupts", "ApicInterrupts")),
 }
 """{compiled module: its class, and what that inherits from, with their modules}.
 

@@ -37,7 +37,7 @@ from differential_worker import account
 from rombuilder.rom import Flavour, build_rom
 from vmi.doorbell import PORT, Doorbell
 from vmi.queue import HeaderField
-from vmm.core.checker import ShadowChecker
+from vmm.core.mmu.checker import ShadowChecker
 from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import policy_named
 from vmm.machine import Machine, MachineDescription

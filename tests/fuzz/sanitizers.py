@@ -17,7 +17,7 @@ MISTAKE = """
 import ctypes
 from dataclasses import fields
 from vmm.core.binding import EngineBinding
-from vmm.core.cpustate import CpuState
+from vmm.core.cpu.cpustate import CpuState
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_size_t
@@ -60,7 +60,7 @@ def python(environment: dict[str, str], code: str) -> "subprocess.CompletedProce
 
 def check(tree: Path, environment: dict[str, str]) -> None:
     """Does the core come from the tree, and do the sanitizers see what it does?"""
-    core = python(environment, "import vmm.core.vcpu as core; print(core.__file__)").stdout.strip()
+    core = python(environment, "from vmm.core.cpu import vcpu; print(vcpu.__file__)").stdout.strip()
     if not core.endswith(".so") or not Path(core).is_relative_to(tree.absolute()):
         sys.exit(f"the core would be {core!r}, and not one of {tree}")
     for complaint, state in MISTAKES.items():

@@ -43,10 +43,10 @@ def test_a_few_jobs_of_every_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "right", "wrong", "target", "rounds"),
     [
-        ("lengths.py", "(0xC8, 0xC8): 0x0A", "(0xC8, 0xC8): 0x08", "lengths", 20),
-        ("filtervm.py", "a = a - b", "a = a - b + (b > a)", "filters", 2000),
-        ("fetch.py", "address += self.dword(after)\n        return", "return", "stores", 60),
-        ("batch.py", "DRAINED_SLOT if i < in_flight else 0", "0", "queue", 60),
+        ("code/lengths.py", "(0xC8, 0xC8): 0x0A", "(0xC8, 0xC8): 0x08", "lengths", 20),
+        ("ports/filtervm.py", "a = a - b", "a = a - b + (b > a)", "filters", 2000),
+        ("code/fetch.py", "address += self.dword(after)\n        return", "return", "stores", 60),
+        ("paravirt/batch.py", "DRAINED_SLOT if i < in_flight else 0", "0", "queue", 60),
     ],
 )
 def test_a_mistake_in_one_execution_is_found_cut_down_and_repeated(

@@ -3,9 +3,9 @@
 import random
 from typing import Any
 
-from vmm.core.filtervm import FilterFault, FilterMachine
-from vmm.core.lengths import LengthDecoder
+from vmm.core.code.lengths import LengthDecoder
 from vmm.core.localapic import LocalApic
+from vmm.core.ports.filtervm import FilterFault, FilterMachine
 from vmm.core.timers import Timers
 
 Job = dict[str, Any]

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import machines
 import units
 
-import vmm.core.vcpu
 from vmm.core import is_compiled
+from vmm.core.cpu import vcpu
 
 RUN = {**machines.RUN, **units.RUN}
 
@@ -47,7 +47,7 @@ def main() -> None:
     sys.unraisablehook = swallow
     # What anything else prints must not get between the answers.
     with os.fdopen(os.dup(1), "w", buffering=1) as out, contextlib.redirect_stdout(sys.stderr):
-        out.write(json.dumps({"compiled": is_compiled(), "core": vmm.core.vcpu.__file__}) + "\n")
+        out.write(json.dumps({"compiled": is_compiled(), "core": vcpu.__file__}) + "\n")
         for line in sys.stdin:
             out.write(json.dumps(answer(json.loads(line), swallowed)) + "\n")
 

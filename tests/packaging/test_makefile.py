@@ -102,8 +102,8 @@ def test_an_edit_of_a_hot_module_is_compiled(tmp_path: Path) -> None:
 
 def test_the_core_in_use_is_not_older_than_its_source() -> None:
     """A compiled module that an edit has left behind would make every other test a lie."""
-    for pxd in (ROOT / "vmm" / "core").glob("*.pxd"):
-        spec = importlib.util.find_spec(f"vmm.core.{pxd.stem}")
+    for pxd in (ROOT / "vmm" / "core").rglob("*.pxd"):
+        spec = importlib.util.find_spec(".".join(pxd.relative_to(ROOT).with_suffix("").parts))
         assert spec is not None
         assert spec.origin is not None
         used = Path(spec.origin)

@@ -21,7 +21,11 @@ SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 NOT_SOURCES = shutil.ignore_patterns(
     ".git", ".venv", "build", "dist", "*.egg-info", "*.so", "__pycache__", ".*_cache", ".hypothesis"
 )
-HOT = sorted(p.stem for p in (ROOT / "vmm" / "core").glob("*.pxd") if p.stem != "native")
+HOT = sorted(
+    pxd.relative_to(ROOT).with_suffix("")
+    for pxd in (ROOT / "vmm" / "core").rglob("*.pxd")
+    if pxd.stem != "native"
+)
 NO_COMPILER = {"CC": "/bin/false"}
 
 needs_compiler = pytest.mark.skipif(
@@ -135,7 +139,7 @@ def compared(done: subprocess.CompletedProcess[str]) -> Any:
 def check_contents(compiled: Path) -> None:
     names = set(zipfile.ZipFile(compiled).namelist())
     for module in HOT:
-        assert {f"vmm/core/{module}{end}" for end in (".py", ".pxd", SUFFIX)} <= names
+        assert {f"{module}{end}" for end in (".py", ".pxd", SUFFIX)} <= names
     for package in ("vmi", "linker", "rombuilder", "vmm", "bench", "vmirom"):
         assert f"{package}/py.typed" in names
         for source in (ROOT / package).rglob("*.py"):
@@ -175,7 +179,7 @@ def test_the_main_result_away_from_the_checkout(
     """By way of the source distribution, which has all of Cython's work done."""
     assert {c_code.name for c_code in (distributed / "translated").glob("*.c")} == {
         "vmm.core._shared.c",
-        *(f"vmm.core.{module}.c" for module in HOT),
+        *(f"{'.'.join(module.parts)}.c" for module in HOT),
     }
     for c_code in (distributed / "translated").glob("*.c"):
         check_optimised(c_code)
@@ -184,7 +188,7 @@ def test_the_main_result_away_from_the_checkout(
     )
     check_contents(compiled)
     # C code of a source that was edited since is not compiled: it is translated anew.
-    edited = distributed / "vmm" / "core" / "stores.py"
+    edited = distributed / "vmm" / "core" / "code" / "stores.py"
     edited.write_text(edited.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     anew = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "-b", str(tmp_path / "anew")],
@@ -199,7 +203,7 @@ def test_the_main_result_away_from_the_checkout(
     shutil.rmtree(distributed)
     binaries = install(compiled, tmp_path / "venv")
     assert origin(binaries, "vmirom").is_relative_to(tmp_path)
-    assert origin(binaries, "vmm.core.vcpu").name == f"vcpu{SUFFIX}"
+    assert origin(binaries, "vmm.core.cpu.vcpu").name == f"vcpu{SUFFIX}"
     done = run(binaries, tmp_path, "compare", "forkstorm", "--json")
     value = compared(done)
     assert done.stderr == ""
@@ -221,7 +225,7 @@ def test_without_a_compiler_it_runs_interpreted(sources: Path, tmp_path: Path) -
     names = zipfile.ZipFile(interpreted).namelist()
     assert not [name for name in names if name.endswith(".so")]
     binaries = install(interpreted, tmp_path / "venv")
-    assert origin(binaries, "vmm.core.vcpu").name == "vcpu.py"
+    assert origin(binaries, "vmm.core.cpu.vcpu").name == "vcpu.py"
     small = ("--append", "rounds=1 pages=16", "--json")
     done = run(binaries, tmp_path, "compare", "pagefault", *small)
     value = compared(done)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from vmm.core import is_compiled
-from vmm.core.batch import BatchQueue
-from vmm.core.cpustate import CpuState
-from vmm.core.curtain import Curtain
+from vmm.core.cpu.cpustate import CpuState
+from vmm.core.mmu.curtain import Curtain
+from vmm.core.mmu.shadow import ShadowMmu
+from vmm.core.mmu.shadowpages import ShadowPages
+from vmm.core.paravirt.batch import BatchQueue
 from vmm.core.policy import POLICIES, policy_named
-from vmm.core.shadow import ShadowMmu
-from vmm.core.shadowpages import ShadowPages
 from vmm.machine import Machine, MachineDescription
 
 Method = Callable[..., Any]

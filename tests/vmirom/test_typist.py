@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from vmirom.typist import typing_on
-from vmm.core.stop import Stop
+from vmm.core.run.stop import Stop
 from vmm.machine import Machine
 
 

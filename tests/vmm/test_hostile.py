@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from vmm.core.checker import ShadowChecker
+from vmm.core.mmu.checker import ShadowChecker
 from vmm.core.outcome import Outcome, OutcomeKind
 from vmm.core.policy import policy_named
 from vmm.machine import Machine

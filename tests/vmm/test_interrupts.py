@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from rombuilder.rom import Flavour, build_rom
-from vmm.core.checker import ShadowChecker
 from vmm.core.event import Reason
+from vmm.core.mmu.checker import ShadowChecker
 from vmm.core.outcome import OutcomeKind
 from vmm.core.timers import Timers
 from vmm.machine import Machine, MachineDescription, Run

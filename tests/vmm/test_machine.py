@@ -10,9 +10,9 @@ import pytest
 
 from rombuilder.guest import build_guest
 from rombuilder.rom import Flavour, build_rom
-from vmm.core.checker import ShadowChecker
 from vmm.core.errors import BadDescription, EngineFailure
 from vmm.core.event import Reason
+from vmm.core.mmu.checker import ShadowChecker
 from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import policy_named
 from vmm.machine import Machine, MachineDescription, Run

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from apstart import TRAMPOLINE, trampoline
+from vmm.core.cpu.vcpu import Vcpu
 from vmm.core.errors import VcpuThreadError
 from vmm.core.outcome import OutcomeKind
 from vmm.core.processor import Activity
 from vmm.core.registerids import REGISTER_NAMES
-from vmm.core.threadrun import SLICE
-from vmm.core.vcpu import Vcpu
+from vmm.core.run.threadrun import SLICE
 from vmm.core.vm import Vm
 from vmm.engine.parallel import prepare_parallel
 from vmm.machine import Machine, MachineDescription

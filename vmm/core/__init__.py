@@ -1,5 +1,10 @@
 """The kernel side of the monitor; its hot path is compiled.
 
+What others use of it lies here: events and policies, the ledger, slots and registers, errors,
+and the boundary to devices (`bus`). Each folder is an inner part: `cpu` at whose exits all
+begins, `mmu` and `code` and `ports` which serve them, `apic`, what is shared with a ROM
+(`paravirt`), and `run`, the loop around it.
+
 The modules with a .pxd beside them are Python that Cython compiles as it stands.
 Where no compiler was at hand they run interpreted, as they do when the environment
 variable VMIROM_INTERPRETED is set to 1: slower, and otherwise the same.
@@ -17,7 +22,7 @@ __all__ = ["is_compiled"]
 
 
 class _SourceFinder:
-    """Finds this package's modules as source even where a compiled one lies beside it."""
+    """Finds the core's modules as source even where a compiled one lies beside it."""
 
     @staticmethod
     def find_spec(
@@ -25,11 +30,12 @@ class _SourceFinder:
         _path: Sequence[str] | None = None,
         _target: ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
-        parent, _, name = fullname.rpartition(".")
-        if parent != __name__:
+        if not fullname.startswith(f"{__name__}."):
             return None
-        source = Path(__file__).with_name(f"{name}.py")
-        return importlib.util.spec_from_file_location(fullname, source)
+        names = fullname.removeprefix(f"{__name__}.").split(".")
+        source = Path(__file__).parent.joinpath(*names).with_suffix(".py")
+        # A folder has no compiled one.
+        return importlib.util.spec_from_file_location(fullname, source) if source.exists() else None
 
 
 if os.environ.get("VMIROM_INTERPRETED") == "1":
@@ -38,5 +44,5 @@ if os.environ.get("VMIROM_INTERPRETED") == "1":
 
 def is_compiled() -> bool:
     """Does the hot path run compiled?"""
-    spec = importlib.util.find_spec("vmm.core.vcpu")
+    spec = importlib.util.find_spec("vmm.core.cpu.vcpu")
     return spec is not None and not (spec.origin or "").endswith(".py")

@@ -21,9 +21,9 @@ class EngineBinding:
     with; `set_dirty` takes `cpu` and an address in a page where no store can hit translated code.
     `restore_state` brings the CPU state up to where translated code is, and `leave` leaves
     that code for good. `owner_offset` is where, from `cpu` on, the engine has a quadword that
-    it has no use for and that says whose CPU it is (`vmm.core.tlbfill`).
+    it has no use for and that says whose CPU it is (`vmm.core.mmu.tlbfill`).
     `next_flags` is the host address of what the next translation block is to be (a dword),
-    for `vmm.core.sharedcpu`.
+    for `vmm.core.cpu.sharedcpu`.
     """
 
     handle: int

@@ -1,1 +1,1 @@
-from vmm.core.vcpu cimport Vcpu
+from vmm.core.cpu.vcpu cimport Vcpu

@@ -9,8 +9,8 @@ import ctypes
 
 import cython
 
-from vmm.core.tlbfill import fill_callback
-from vmm.core.vcpu import Vcpu, block_callback
+from vmm.core.cpu.vcpu import Vcpu, block_callback
+from vmm.core.mmu.tlbfill import fill_callback
 
 # The data of the callback at the interpreted core's first block.
 FIRST_MARK = 1
@@ -180,7 +180,7 @@ def callbacks(vcpu: Vcpu):
     size, data); in(handle, u32 port, int size, data) -> u32; out(handle, u32 port,
     int size, u32 value, data); sysenter(handle, data); syscall(handle,
     data); before(handle, u64 address, u32 size, data). "fill" is there only where the core is
-    compiled (`vmm.core.tlbfill`). The vCPU must outlive their use.
+    compiled (`vmm.core.mmu.tlbfill`). The vCPU must outlive their use.
     """
     u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
     table = {"before": before_callback(vcpu)}

@@ -1,4 +1,4 @@
-from vmm.core.apicinterrupts cimport ApicInterrupts
+from vmm.core.apic.interrupts cimport ApicInterrupts
 
 cdef class LocalApic(ApicInterrupts):
     cdef public unsigned int mirror

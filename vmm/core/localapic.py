@@ -2,9 +2,9 @@
 
 The book is Intel's SDM vol. 3, chapter "Advanced Programmable Interrupt Controller".
 Here is what the guest reaches: the registers, and the MSRs IA32_APIC_BASE and
-IA32_TSC_DEADLINE. What they control has files of its own: interrupts in and out
-(`apicinterrupts`), vectors and their priorities (`apicvectors`), the local vector table
-with the wires (`apiclvt`), the timer (`apictimer`).
+IA32_TSC_DEADLINE. What they control has files of its own in `apic`: interrupts in and out
+(`interrupts`), vectors and their priorities (`vectors`), the local vector table with the
+wires (`lvt`), the timer (`timer`).
 
 Not here: system management (SMI is accepted, of no effect), x2APIC, the focus
 processor, and the bus arbitration of the Pentium and P6.
@@ -13,7 +13,7 @@ processor, and the bus arbitration of the Pentium and P6.
 import cython
 
 from vmi.queue import APIC_MIRRORED
-from vmm.core.apicinterrupts import ApicInterrupts
+from vmm.core.apic.interrupts import ApicInterrupts
 from vmm.core.apicmessage import DeliveryMode
 from vmm.core.memory import GuestMemory
 from vmm.core.saved import FLAG, PART, U32, Fields

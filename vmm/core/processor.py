@@ -6,12 +6,12 @@ from enum import Enum, auto
 from typing import ClassVar, Protocol
 
 from vmi.apstate import ApState
-from vmm.core.apbegin import begin_in
-from vmm.core.apstart import check_start
 from vmm.core.bus import InterruptController
+from vmm.core.cpu.apbegin import begin_in
+from vmm.core.cpu.apstart import check_start
+from vmm.core.cpu.vcpu import Vcpu
+from vmm.core.run.stop import Stop
 from vmm.core.saved import CUSTOM, FLAG, PART, U8, Fields, Optional
-from vmm.core.stop import Stop
-from vmm.core.vcpu import Vcpu
 
 __all__ = ["Activity", "Engine", "Processor"]
 

@@ -1,6 +1,6 @@
-from vmm.core.batch cimport BatchQueue
-from vmm.core.blocks cimport BlockMeter
-from vmm.core.cpustate cimport CpuState
+from vmm.core.paravirt.batch cimport BatchQueue
+from vmm.core.code.blocks cimport BlockMeter
+from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.native cimport host_ns
 
 cdef class Recorder:

@@ -9,10 +9,10 @@ from array import array
 
 import cython
 
-from vmm.core.batch import BatchQueue
-from vmm.core.blocks import BlockMeter
-from vmm.core.cpustate import CpuState
+from vmm.core.code.blocks import BlockMeter
+from vmm.core.cpu.cpustate import CpuState
 from vmm.core.event import Event
+from vmm.core.paravirt.batch import BatchQueue
 from vmm.core.saved import Fields
 
 if not cython.compiled:

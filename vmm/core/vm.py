@@ -9,19 +9,19 @@ from typing import TypeVar
 from vmi.address import PAGE_MASK
 from vmm.core.binding import EngineBinding
 from vmm.core.bus import PortBus
-from vmm.core.cpustate import CpuState
-from vmm.core.crew import AS_IT_IS, CODE_TOO, Crew
+from vmm.core.cpu.cpustate import CpuState
+from vmm.core.cpu.vcpu import Vcpu
 from vmm.core.dirtylog import bitmap_of
 from vmm.core.errors import BadSlots, VcpuThreadError
 from vmm.core.latestexit import ExitRecords
 from vmm.core.memory import GuestMemory
+from vmm.core.mmu.shadowpages import ShadowPages
+from vmm.core.mmu.tlbfill import TlbFill
+from vmm.core.mmu.windows import Windows
 from vmm.core.policy import Policy
+from vmm.core.run.crew import AS_IT_IS, CODE_TOO, Crew
 from vmm.core.saved import Fields
-from vmm.core.shadowpages import ShadowPages
 from vmm.core.slots import MemorySlot, SlotList, changed_frames
-from vmm.core.tlbfill import TlbFill
-from vmm.core.vcpu import Vcpu
-from vmm.core.windows import Windows
 
 __all__ = ["MOST_CPUS", "Vm"]
 
@@ -130,7 +130,7 @@ class Vm:
         """Have `action` carried out between two instructions; from any thread, at once or soon.
 
         It runs in the thread of the CPUs, which are stopped meanwhile: at the latest after
-        `vmm.core.runloop.SLICE` instructions. With a crew it runs in the calling thread, and
+        `vmm.core.run.runloop.SLICE` instructions. With a crew it runs in the calling thread, and
         is done when this returns; every CPU has stopped meanwhile, at the end of its block.
         """
         if self.crew is not None:

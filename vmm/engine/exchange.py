@@ -1,7 +1,7 @@
 """XCHG with memory, made atomic between host threads.
 
 For a locked instruction in a block that is translated for several threads
-(`vmm.core.sharedcpu`) the engine calls a helper, which uses the host's own locked
+(`vmm.core.cpu.sharedcpu`) the engine calls a helper, which uses the host's own locked
 instruction - but for XCHG: there Unicorn 2.1.4 loads, then stores, where the QEMU that it
 is built on has an atomic exchange (`xchg` in qemu/accel/tcg/atomic_template.h of both). So
 the end of each of these helpers is replaced by one that exchanges. The host's XCHG with

@@ -1,6 +1,6 @@
 """Have this build of Unicorn make locked instructions atomic. Tried, not believed.
 
-`vmm.core.sharedcpu` says how it is asked to, `vmm.engine.exchange` what it has to be helped
+`vmm.core.cpu.sharedcpu` says how it is asked to, `vmm.engine.exchange` what it has to be helped
 with. An access that crosses its natural alignment tells the two kinds of translation apart
 without a second thread: the plain one carries it out, the parallel one leaves it for
 somebody who has stopped all others.

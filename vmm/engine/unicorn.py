@@ -92,7 +92,7 @@ class UnicornEngine:
     `ram` is the guest's memory; `pool` becomes the shadow tables. The engine works
     on both buffers in place and must not outlive them. Of several engines that share
     them only one may run at a time, unless each asks for blocks whose locked instructions are
-    atomic to another host thread (`vmm.core.sharedcpu`). With `pauses` PAUSE exits, too.
+    atomic to another host thread (`vmm.core.cpu.sharedcpu`). With `pauses` PAUSE exits, too.
     """
 
     def __init__(self, ram: mmap.mmap, pool: mmap.mmap, *, pauses: bool = False) -> None:

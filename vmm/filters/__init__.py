@@ -2,7 +2,7 @@
 
 A filter is an eBPF program (RFC 9669), assembled from text or read from an ELF object,
 walked path by path before it may run (`verifier`), and run by the core
-(`vmm.core.filtervm`) in memory of its own.
+(`vmm.core.ports.filtervm`) in memory of its own.
 """
 
 from vmm.filters.attach import attach, load_filter, shipped_filters

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vmm.core.bus import PortBus, SharesState
 from vmm.core.errors import BadDescription
-from vmm.core.filtervm import FilterMachine
-from vmm.core.portfilters import PortFilters
+from vmm.core.ports.filters import PortFilters
+from vmm.core.ports.filtervm import FilterMachine
 from vmm.filters.isa import encode
 from vmm.filters.program import BadFilter, FilterProgram
 from vmm.filters.text import assemble_text

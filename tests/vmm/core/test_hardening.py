@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from vmm.core import is_compiled
+from vmm.core.code.lengths import LengthDecoder
 from vmm.core.errors import EngineFailure
-from vmm.core.filtervm import FilterFault, FilterMachine
-from vmm.core.lengths import LengthDecoder
 from vmm.core.outcome import OutcomeKind
-from vmm.core.swallowed import stopping_at_errors
+from vmm.core.ports.filtervm import FilterFault, FilterMachine
+from vmm.core.run.swallowed import stopping_at_errors
 
 ROOT = Path(__file__).resolve().parents[3]
 CORE = ROOT / "vmm/core"
@@ -22,26 +22,30 @@ CORE = ROOT / "vmm/core"
 def test_no_function_turns_bounds_checks_off() -> None:
     assert '"boundscheck": True' in (ROOT / "setup.py").read_text()
     switches = re.compile(r"boundscheck|wraparound|initializedcheck|cython:|# *distutils")
-    for path in [*CORE.glob("*.py"), *CORE.glob("*.pxd")]:
+    for path in [*CORE.rglob("*.py"), *CORE.rglob("*.pxd")]:
         assert not switches.search(path.read_text()), path
 
 
 def test_the_gil_is_let_go_at_blocks_and_tlb_misses_alone() -> None:
     """What these need (docs/hardening.md); one more module needs a reason there."""
-    without = {path.stem for path in CORE.glob("*.pxd") if " nogil" in path.read_text()}
+    without = {
+        path.relative_to(CORE).with_suffix("").as_posix()
+        for path in CORE.rglob("*.pxd")
+        if " nogil" in path.read_text()
+    }
     assert without == {
-        "blocks",
-        "blocktable",
-        "cpustate",
-        "gate",
-        "inline",
+        "code/blocks",
+        "code/blocktable",
+        "cpu/cpustate",
+        "cpu/gate",
+        "code/inline",
         "memory",
         "native",
-        "romcalls",
-        "sharedcpu",
-        "strings",
-        "tlbfill",
-        "vcpu",
+        "code/romcalls",
+        "cpu/sharedcpu",
+        "code/strings",
+        "mmu/tlbfill",
+        "cpu/vcpu",
     }
 
 
@@ -84,7 +88,7 @@ again:	mov $0x200000, %edi
     told = sys.unraisablehook
     outcome = machine.run().outcome
     assert outcome.kind is OutcomeKind.ENGINE_FAILURE
-    assert outcome.detail.startswith("vmm.core.strings.StringSweep.physical: IndexError")
+    assert outcome.detail.startswith("vmm.core.code.strings.StringSweep.physical: IndexError")
     assert sys.unraisablehook is told
 
 

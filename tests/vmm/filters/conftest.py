@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from vmm.core.filtervm import FilterMachine
+from vmm.core.ports.filtervm import FilterMachine
 from vmm.filters.program import FilterProgram
 from vmm.filters.text import assemble_text
 

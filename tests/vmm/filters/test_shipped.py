@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vmi.address import Port
 from vmm.core.bus import PortBus
 from vmm.core.errors import BadDescription
-from vmm.core.portfilters import PortFilters
+from vmm.core.ports.filters import PortFilters
 from vmm.core.timers import Timers
 from vmm.devices.pit import PIT_PORT_COUNT, PIT_PORTS, Pit
 from vmm.devices.port61 import CONTROL_PORT_B, ControlPortB

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmi.address import Port
-from vmm.core.filtervm import FilterFault, FilterMachine
+from vmm.core.ports.filtervm import FilterFault, FilterMachine
 from vmm.filters.isa import AluOp, Instruction, InstructionClass, JumpOp
 from vmm.filters.program import FilterProgram, PortRange
 from vmm.filters.verifier import MOST_STEPS, RejectedFilter, verify

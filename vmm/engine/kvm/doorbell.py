@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from vmi.doorbell import Doorbell, Feature
 from vmm.core.memory import GuestMemory
-from vmm.core.queueregion import QueueRefused, check_region
+from vmm.core.paravirt.queueregion import QueueRefused, check_region
 
 __all__ = ["KvmDoorbell"]
 

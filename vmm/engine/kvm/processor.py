@@ -16,7 +16,7 @@ from vmi.address import PAGE_SHIFT
 from vmi.doorbell import PORT, SIGNATURE
 from vmm.core.bus import PortBus
 from vmm.core.counters import Counters
-from vmm.core.cpuid import cpuid
+from vmm.core.cpu.cpuid import cpuid
 from vmm.core.errors import EngineFailure, TripleFault
 from vmm.core.event import Event
 from vmm.core.memory import GuestMemory

@@ -7,10 +7,10 @@ a kick that brings the vCPU out of the guest; between two there is nothing but K
 from collections.abc import Callable
 
 from vmm.core.bus import InterruptController
-from vmm.core.endings import ENDINGS, outcome_of
 from vmm.core.event import Event
 from vmm.core.outcome import Outcome, OutcomeKind
-from vmm.core.runloop import PowerSwitch
+from vmm.core.run.endings import ENDINGS, outcome_of
+from vmm.core.run.runloop import PowerSwitch
 from vmm.core.timers import NEVER, Timers
 from vmm.engine.kvm.clock import HostClock
 from vmm.engine.kvm.processor import KvmProcessor

@@ -1,0 +1,1 @@
+"""Guest code: fetched, measured, counted block by block, or carried out for the guest."""

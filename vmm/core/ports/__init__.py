@@ -1,0 +1,1 @@
+"""Ports: who may access one, and what answers: a device, a filter, or code in the guest."""
