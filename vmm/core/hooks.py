@@ -9,7 +9,8 @@ import ctypes
 
 import cython
 
-from vmm.core.cpu.vcpu import Vcpu, block_callback
+from vmm.core.cpu.blockentry import block_callback
+from vmm.core.cpu.vcpu import Vcpu
 from vmm.core.mmu.tlbfill import fill_callback
 
 # The data of the callback at the interpreted core's first block.

@@ -2,15 +2,13 @@ from vmm.core.paravirt.batch cimport BatchQueue
 from vmm.core.code.blocks cimport BlockMeter
 from vmm.core.code.blocktable cimport BlockTable
 from vmm.core.counters cimport Counters
+from vmm.core.cpu.blockentry cimport BlockEntry
 from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.cpu.delivery cimport Delivery
 from vmm.core.mmu.devicememory cimport DeviceMemory
 from vmm.core.paravirt.doorbell cimport DoorbellPort
 from vmm.core.code.fetch cimport InstructionBytes
-from vmm.core.code.flagkeeper cimport FlagKeeper
 from vmm.core.code.inline cimport InlineCounter
-from vmm.core.memory cimport GuestMemory
-from vmm.core.native cimport return_address
 from vmm.core.mmu.pagefaults cimport PageFaults
 from vmm.core.mmu.paging cimport GuestPaging
 from vmm.core.ports.access cimport PortAccess
@@ -20,63 +18,35 @@ from vmm.core.mmu.shadow cimport ShadowMmu
 from vmm.core.code.stores cimport StoreEmulator
 from vmm.core.code.strings cimport StringSweep
 
-cdef class Vcpu:
+cdef class Vcpu(BlockEntry):
     cdef readonly unsigned int index
-    cdef public CpuState cpu
-    cdef readonly GuestMemory memory
-    cdef public GuestPaging paging
-    cdef public ShadowMmu shadow
     cdef public Counters counters
     cdef public BatchQueue queue
-    cdef public BlockMeter meter
-    cdef readonly BlockTable table
-    cdef public FlagKeeper keeper
-    cdef readonly InlineCounter inline
     cdef public Delivery delivery
     cdef public PrivilegedRegisters privileged
     cdef public DoorbellPort doorbell
     cdef InstructionBytes code
     cdef StoreEmulator stores
     cdef readonly DeviceMemory devices
-    cdef StringSweep strings
     cdef public PageFaults faults
-    cdef public PortAccess ports
     cdef readonly Reflector reflector
     cdef public unsigned int spins
     cdef public unsigned int spin_limit
-    cdef public bint irq_pending
     cdef public bint window_wanted
     cdef bint asked_device
-    cdef public unsigned long long instruction_limit
-    cdef public unsigned long long deadline
-    cdef public unsigned int stop_reason
     cdef public unsigned long long progress
     cdef public unsigned int idle_exits
-    cdef public object error
     cdef public object after_exit
     cdef public object fill
     cdef readonly object mark_blocks
     cdef object keep
 
     cdef int exited(self, unsigned int number) except -1
-    cdef bint is_over(self) noexcept nogil
     cdef int software_interrupt(self, unsigned int eip) except -1
     cdef int invlpg(self, unsigned int eip) except -1
     cdef bint fault(self, unsigned int address, unsigned int error) noexcept
     cdef unsigned int port_in(self, unsigned int port, unsigned int size) except? 0xFFFFFFFE
     cdef int port_out(self, unsigned int port, unsigned int size, unsigned int value) except -1
-    cdef int before(self, unsigned long long address, unsigned int size) except -1
-    cdef bint block(self, unsigned int address, unsigned int size, size_t place) noexcept nogil
-    cdef void called(self, unsigned int address, unsigned int size, size_t engine, size_t at) noexcept nogil
-    cdef void late_block(self) noexcept nogil
-    cpdef void arm(self) noexcept nogil
-    cdef void enter_block(self, unsigned int address, unsigned int size, size_t place) noexcept nogil
-    cdef bint needs_step(self, unsigned int address) noexcept nogil
-    cdef int attention(self, unsigned int address) except -1
     cpdef int sysenter(self) except -1
     cpdef int syscall(self) except -1
     cdef int undefined(self, unsigned int eip) except -1
-    cdef int halt(self, unsigned int reason) except -1
-
-cdef void raw_block(size_t engine, unsigned long long address, unsigned int size, void *data) noexcept nogil
-cdef void raw_late_block(size_t *hot) noexcept nogil

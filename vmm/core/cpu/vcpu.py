@@ -9,20 +9,16 @@ depends on it, apart from what the policy tells the ROM.
 
 import cython
 
-from vmm.core.code.blocks import BlockMeter
-from vmm.core.code.blocktable import BlockTable
 from vmm.core.code.deviceaccess import DeviceAccess
 from vmm.core.code.fetch import InstructionBytes
-from vmm.core.code.inline import InlineCounter
-from vmm.core.code.romcalls import RomCalls
 from vmm.core.code.stores import StoreEmulator
-from vmm.core.code.strings import StringSweep
 from vmm.core.counters import Counters
+from vmm.core.cpu.blockentry import BlockEntry
 from vmm.core.cpu.cpuid import cpuid_with_apic
 from vmm.core.cpu.cpustate import CpuState
 from vmm.core.cpu.delivery import Delivery
 from vmm.core.cpu.privileged import PrivilegedRegisters
-from vmm.core.errors import EngineFailure, StaleFetch, Unsupported
+from vmm.core.errors import EngineFailure, Unsupported
 from vmm.core.event import Event
 from vmm.core.mmu.pagefaults import PageFaults
 from vmm.core.mmu.paging import GuestPaging
@@ -35,9 +31,6 @@ from vmm.core.ports.right import PortRight
 from vmm.core.run.stop import Stop
 from vmm.core.saved import FLAG, PART, U32, U64, Fields
 
-if not cython.compiled:
-    from vmm.core.native import return_address
-
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 INVLPG = cython.declare(cython.uint, Event.INVLPG)
@@ -47,15 +40,8 @@ PAUSE = cython.declare(cython.uint, Event.PAUSE)
 SOFTWARE_INTERRUPT = cython.declare(cython.uint, Event.SOFTWARE_INTERRUPT)
 EXCEPTION = cython.declare(cython.uint, Event.EXCEPTION)
 
-STOP_LIMIT = cython.declare(cython.uint, Stop.LIMIT)
-STOP_DEADLINE = cython.declare(cython.uint, Stop.DEADLINE)
 STOP_HALTED = cython.declare(cython.uint, Stop.HALTED)
-STOP_ERROR = cython.declare(cython.uint, Stop.ERROR)
-STOP_INTERRUPT = cython.declare(cython.uint, Stop.INTERRUPT)
-STOP_REQUEST = cython.declare(cython.uint, Stop.REQUEST)
-STOP_PORT = cython.declare(cython.uint, Stop.PORT)
 STOP_YIELD = cython.declare(cython.uint, Stop.YIELD)
-STOP_FORGET = cython.declare(cython.uint, Stop.FORGET)
 
 # Exit codes, AMD64 Architecture Programmer's Manual vol. 2, appendix C.
 EXIT_BASE = cython.declare(cython.uint, 0x100)
@@ -75,18 +61,6 @@ EXIT_MSR = cython.declare(cython.uint, 0x7C)
 EXIT_WBINVD = cython.declare(cython.uint, 0x89)
 EXIT_MONITOR = cython.declare(cython.uint, 0x8A)
 EXIT_MWAIT = cython.declare(cython.uint, 0x8B)
-
-# What BlockMeter.enter() answers when it wants a closer look.
-SPECIAL = cython.declare(cython.uint, 1)
-# The ROM's blocks.
-IN_ROM = cython.declare(cython.uint, 1)
-# What it answers of a block that accesses a port.
-PORTS = cython.declare(cython.uint, 8)
-
-# Words of BlockMeter.hot.
-LEFT = cython.declare(cython.uint, 0)
-SLOT = cython.declare(cython.uint, 1)
-VCPU = cython.declare(cython.uint, 2)
 
 PAGE_FAULT_VECTOR = cython.declare(cython.uint, 14)
 BREAKPOINT = cython.declare(cython.uint, 3)
@@ -108,7 +82,7 @@ IDLE_LIMIT = cython.declare(cython.uint, 100000)
 
 @cython.final
 @cython.cclass
-class Vcpu:
+class Vcpu(BlockEntry):
     """One virtual CPU: the kernel side of every exit.
 
     `index` is its number in the machine, whose `memory` and shadow `pages` it shares
@@ -133,18 +107,11 @@ class Vcpu:
     )
 
     def __init__(self, index, cpu, memory, pages, features, ports, cpuid, msrs):
+        paging = GuestPaging(memory)
+        super().__init__(cpu, memory, ShadowMmu(memory, paging, cpu, pages, index), paging)
         self.index = index
-        self.cpu = cpu
-        self.memory = memory
-        self.paging = GuestPaging(memory)
-        self.shadow = ShadowMmu(memory, self.paging, cpu, pages, index)
         self.counters = Counters()
         self.queue = BatchQueue(memory, self.paging, self.shadow, features, index)
-        rom = RomCalls(cpu, self.paging)
-        self.table = BlockTable(cpu, memory, self.paging, self.shadow, rom)
-        self.meter = BlockMeter(self.table, rom)
-        self.keeper = self.table.keeper
-        self.inline = InlineCounter(self.meter)
         self.delivery = Delivery(cpu, memory, self.paging, self.shadow)
         self.code = InstructionBytes(cpu, memory, self.shadow)
         self.stores = StoreEmulator(cpu, memory, self.paging, self.code)
@@ -154,7 +121,6 @@ class Vcpu:
             cpu, self.paging, self.shadow, self.queue, self.counters, self.meter, self.delivery,
             self.stores, access, self.devices,
         )  # fmt: skip
-        self.strings = StringSweep(cpu, memory, self.shadow)
         self.privileged = PrivilegedRegisters(
             cpu, self.paging, self.shadow, self.queue, self.counters, self.meter, self.delivery,
             self.code, cpuid, msrs,
@@ -172,15 +138,10 @@ class Vcpu:
             ports,
         )  # fmt: skip
         self.spins = self.spin_limit = 0
-        self.irq_pending = False
         self.window_wanted = False
         self.asked_device = False
-        self.instruction_limit = 0xFFFFFFFFFFFFFFFF
-        self.deadline = 0xFFFFFFFFFFFFFFFF
-        self.stop_reason = 0
         self.progress = 0xFFFFFFFFFFFFFFFF
         self.idle_exits = 0
-        self.error = None
         self.after_exit = None
         self.fill = None
         self.mark_blocks = None
@@ -282,10 +243,6 @@ class Vcpu:
             self.after_exit()
         return 0
 
-    def is_over(self) -> cython.bint:
-        """Has the run ended already, although the engine has not returned yet?"""
-        return self.stop_reason == STOP_REQUEST or self.stop_reason == STOP_ERROR
-
     def exception(self, vector: cython.uint, eip: cython.uint):
         """Any guest exception but #PF."""
         self.counters.count(EXCEPTION, vector, eip)
@@ -358,150 +315,7 @@ class Vcpu:
             self.after_exit()
         return 0
 
-    # ---- time and stopping
-
-    def before(self, address: cython.ulonglong, _size: cython.uint) -> cython.int:
-        """The instruction at a linear address is next, and its flags are to be kept."""
-        return self.keeper.keep(cython.cast(cython.uint, address & LOW_32), self.meter.count())
-
-    def block(self, address: cython.uint, size: cython.uint, place: cython.size_t) -> cython.bint:
-        """A translated block is entered: the only place where time passes.
-
-        `place` tells its translation from others.
-
-        This is the short way through `enter_block`, for a block that is known and
-        nothing but code. Such a block may count itself from now on, and the answer is true,
-        unless a call of the ROM starts there.
-        """
-        key: cython.ulonglong = address | (cython.cast(cython.ulonglong, size) << 32)
-        slot: cython.uint = self.table.first_slot(address, size)
-        found: cython.ulonglong = self.table.blocks[2 * slot]
-        while found and (found != key or self.table.places[slot] != place):
-            slot = (slot + 1) & 0xFFFF
-            found = self.table.blocks[2 * slot]
-        if found:
-            facts: cython.ulonglong = self.table.blocks[2 * slot + 1]
-            count: cython.longlong = cython.cast(cython.longlong, facts & 0xFFFF)
-            role: cython.uint = cython.cast(cython.uint, facts >> 16) & 0xFF
-            if role <= IN_ROM and self.meter.hot[LEFT] > count:
-                self.meter.hot[LEFT] -= count
-                self.meter.hot[SLOT] = slot
-                if role == IN_ROM:
-                    self.meter.enter_rom(facts)
-                return not (facts >> 24) & 0xFF
-        self.enter_block(address, size, place)
-        return False
-
-    def called(
-        self, address: cython.uint, size: cython.uint, engine: cython.size_t, at: cython.size_t
-    ) -> cython.void:
-        """A translated block has called, and goes on `at` there: no more, if it can do without."""
-        if self.block(address, size, at) and self.inline.wanted:
-            self.inline.put(at, engine)
-
-    def late_block(self) -> cython.void:
-        """A block has counted itself, and time is up: see to it as to any other."""
-        key: cython.ulonglong = self.meter.take_back()
-        self.enter_block(
-            cython.cast(cython.uint, key & LOW_32),
-            cython.cast(cython.uint, key >> 32),
-            self.table.places[self.meter.current_slot()],
-        )
-
-    def enter_block(
-        self, address: cython.uint, size: cython.uint, place: cython.size_t
-    ) -> cython.void:
-        """Count a block and see whether the run goes on, or a string can be swept."""
-        if self.stop_reason and self.is_over():
-            self.cpu.stop()
-            return
-        kind: cython.uint = self.meter.enter(address, size, place)
-        if kind == SPECIAL:
-            with cython.gil:
-                self.attention(address)
-            kind = self.meter.kind()
-        count: cython.ulonglong = self.meter.count()
-        now: cython.ulonglong = count + self.meter.charged_ns + self.meter.elsewhere_ns
-        if self.stop_reason == STOP_FORGET:
-            self.cpu.stop()
-        elif count >= self.instruction_limit:
-            self.stop_reason = STOP_LIMIT
-            self.cpu.stop()
-        elif now >= self.deadline:
-            self.stop_reason = STOP_DEADLINE
-            self.cpu.stop()
-        elif self.irq_pending and self.cpu.can_interrupt():
-            self.stop_reason = STOP_INTERRUPT
-            self.cpu.stop()
-        elif kind == PORTS:
-            if self.needs_step(address):
-                self.stop_reason = STOP_PORT
-                self.cpu.stop()
-        elif kind:
-            room: cython.ulonglong = self.instruction_limit - count
-            room = min(room, self.deadline - now)
-            self.meter.hot[LEFT] -= self.strings.sweep(address, kind, room - 1)
-        self.arm()
-
-    def arm(self) -> cython.void:
-        """Let blocks count themselves for as long as nothing has to be looked at between them.
-
-        Due whenever the core has done something, since that may have changed how long this is.
-        """
-        self.meter.arm(
-            self.instruction_limit, self.deadline, self.irq_pending or self.stop_reason != 0
-        )
-
-    def retranslate(self):
-        """Drop what the engine has translated for what the run has stopped (`Stop.FORGET`).
-
-        That is blocks in which the engine has to call from now on, or else all blocks.
-        """
-        sites = self.keeper.watch() if self.keeper.wanted else []
-        for site in sites:
-            if self.paging.walk(site) and self.memory.is_ram(self.paging.physical >> 12):
-                self.cpu.forget_code(self.memory.host(self.paging.physical >> 12))
-        if not sites:
-            self.forget_blocks()
-
-    def forget_blocks(self):
-        """Start the table of blocks afresh, with all code translated anew."""
-        self.cpu.forget_all_code()
-        self.meter.forget()
-
-    def needs_step(self, address: cython.uint) -> cython.bint:
-        """Must the run stop before a block that accesses a port?"""
-        with cython.gil:
-            return self.ports.needs_step(address)
-
-    def attention(self, address: cython.uint) -> cython.int:
-        """The meter wants a closer look; errors end the run."""
-        try:
-            if self.meter.special(address):
-                self.stop_reason = STOP_FORGET
-        except Exception as error:  # noqa: BLE001 - it must not cross the engine's frames
-            self.fail(error)
-        return 0
-
-    def halt(self, reason: cython.uint) -> cython.int:
-        """Leave the engine after this exit."""
-        self.stop_reason = reason
-        self.cpu.stop()
-        self.arm()
-        return 0
-
-    def request_stop(self, reason):
-        """A device or another part of the monitor ends the run."""
-        self.halt(reason)
-
-    def fail(self, error):
-        """Keep an exception until the engine has returned."""
-        if isinstance(error, StaleFetch):
-            self.cpu.flush_tlb()
-            return
-        if self.error is None:
-            self.error = error
-        self.halt(STOP_ERROR)
+    # ---- asked by the run loop
 
     def interrupt(self, vector):
         """Deliver an external interrupt now; the caller knows that it can be taken.
@@ -578,35 +392,3 @@ class Vcpu:
         self.devices.write(target, size, value & LOW_32)
         self.asked_device = True
         self.arm()
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def raw_block(
-    engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
-) -> cython.void:
-    """A translated block is entered: here, not in hooks.py, to become one function with `block`."""
-    cython.cast(Vcpu, data).called(
-        cython.cast(cython.uint, address),
-        size,
-        engine,
-        cython.cast(cython.size_t, return_address(0)),
-    )
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def raw_late_block(hot: cython.pointer(cython.size_t)) -> cython.void:
-    """A block that counts itself finds that time is up."""
-    cython.cast(Vcpu, cython.cast(cython.p_void, hot[VCPU])).late_block()
-
-
-def block_callback(vcpu: Vcpu):
-    """The address of what the compiled core has called at each block, until that counts itself."""
-    callback = cython.cast(cython.size_t, cython.cast(cython.p_void, raw_block))
-    late = cython.cast(cython.size_t, cython.cast(cython.p_void, raw_late_block))
-    data = cython.cast(cython.size_t, cython.cast(cython.p_void, vcpu))
-    vcpu.inline.prepare(callback, late, vcpu.cpu.question, data)
-    return callback

@@ -173,7 +173,7 @@ class ThreadedRun:
                 vcpu.stop_reason = Stop.NONE
                 if vcpu.ports.met:
                     vcpu.ports.begin_step()
-                vcpu.arm()
+                vcpu.rearm()
             finally:
                 cell.give(True)
         finally:
