@@ -126,7 +126,7 @@ def locate_state(uc: Uc) -> StateLocation:
     base = _find_once(context, struct.pack("<Q", _MAGIC_EIP), "EIP") - _EIP_OFFSET
     debug -= base
     sysenter -= base
-    cpu, address = _live_address(uc, context[base : base + _MATCH])
+    cpu, address, next_flags = _live_address(uc, context[base : base + _MATCH])
     for i in range(4):
         uc.reg_write(x86.UC_X86_REG_DR0 + i, 0)
     uc.reg_write(x86.UC_X86_REG_EIP, 0)
@@ -137,7 +137,7 @@ def locate_state(uc: Uc) -> StateLocation:
     # old_exception, vm_vmcb, tsc_offset and the intercept words follow it.
     return StateLocation(
         cpu=cpu,
-        next_flags=_find_next_flags(cpu),
+        next_flags=next_flags,
         address=address,
         error_code=debug - 16,
         hflags=176,
@@ -153,35 +153,40 @@ def locate_state(uc: Uc) -> StateLocation:
     )
 
 
-def _live_address(uc: Uc, pattern: bytes) -> tuple[int, int]:
-    """Where the CPU object and its state lie: follow every pointer in the engine's handle."""
+def _live_address(uc: Uc, pattern: bytes) -> tuple[int, int, int]:
+    """The CPU object, its state, its cflags_next_tb: follow each pointer in the engine's handle.
+
+    The CPU object holds a pointer to its own state and begins as one does. A stray copy of the
+    state, in memory that was freed, may lie behind other pointers, with a pointer to it near.
+    """
     handle = _read_self(engine_handle(uc), _HANDLE_BYTES)
     best: tuple[int, int, int] | None = None
+    nearest = _PROBE
     for offset in range(0, len(handle) - 7, 8):
         (pointer,) = struct.unpack_from("<Q", handle, offset)
         if pointer < 0x10000 or pointer & 7:
             continue
-        at = _read_self(pointer, _PROBE).find(pattern)
-        # The CPU object holds a pointer to its own state; a stray copy does not.
-        if at < 0 or struct.pack("<Q", pointer + at) not in _read_self(pointer, _PROBE):
+        near = _read_self(pointer, _PROBE)
+        at = near.find(pattern)
+        flags = _next_flags_in(near[:_CPU_HEAD])
+        if at < 0 or flags is None or struct.pack("<Q", pointer + at) not in near:
             continue
-        if best is None or at < best[0]:
-            best = (at, pointer, pointer + at)
+        if at < nearest:
+            best, nearest = (pointer, pointer + at, pointer + flags), at
     if best is None:
         raise EngineFailure("calibration: the CPU state was not found behind the engine's handle")
-    return best[1:]
+    return best
 
 
-def _find_next_flags(cpu: int) -> int:
-    """Where the CPU object has cflags_next_tb: -1, behind seven flags, which are bytes.
+def _next_flags_in(head: bytes) -> int | None:
+    """Where a CPU object has cflags_next_tb: -1, behind seven flags, which are bytes.
 
-    The self-test sees that it does what it should.
+    None if this is no such object. The self-test sees that it does what it should.
     """
-    head = _read_self(cpu, _CPU_HEAD)
     at = head.find(b"\xff\xff\xff\xff")
-    if at < 0 or at & 3 or any(byte > 1 for byte in head[at - 8 : at]):
-        raise EngineFailure(f"calibration: no cflags_next_tb in {head.hex(' ')}")
-    return cpu + at
+    if at < 8 or at & 3 or any(byte > 1 for byte in head[at - 8 : at]):
+        return None
+    return at
 
 
 def locate_walker(uc: Uc, cpu: int) -> int:

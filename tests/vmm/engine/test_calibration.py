@@ -1,5 +1,6 @@
 import ctypes
 import mmap
+import struct
 
 import pytest
 import unicorn
@@ -47,6 +48,28 @@ def test_calibration_leaves_no_trace(uc: Uc) -> None:
     locate_state(uc)
     for register in (x86.UC_X86_REG_DR0, x86.UC_X86_REG_DR3, x86.UC_X86_REG_EIP):
         assert uc.reg_read(register) == 0
+
+
+def test_a_copy_of_the_state_is_not_taken_for_it(uc: Uc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it may lie behind an old pointer, in memory that was freed, with a pointer to it."""
+    stray = (ctypes.c_uint64 * 512)()
+    at = ctypes.addressof(stray)
+    stray[0] = at + 64
+    read, saved = calibration._read_self, calibration._saved_context
+
+    def saved_twice(uc: Uc) -> bytes:
+        context = saved(uc)
+        begin = context.find(struct.pack("<Q", calibration._MAGIC_EIP)) - calibration._EIP_OFFSET
+        ctypes.memmove(at + 64, context[begin:], calibration._MATCH)
+        return context
+
+    def read_and_stray(address: int, size: int) -> bytes:
+        found = read(address, size)
+        return found + struct.pack("<Q", at) if address == engine_handle(uc) else found
+
+    monkeypatch.setattr(calibration, "_saved_context", saved_twice)
+    monkeypatch.setattr(calibration, "_read_self", read_and_stray)
+    assert not at <= locate_state(uc).address < at + ctypes.sizeof(stray)
 
 
 def test_a_context_without_the_marks_is_refused(uc: Uc, monkeypatch: pytest.MonkeyPatch) -> None:
