@@ -18,7 +18,7 @@ from vmm.core.apicbus import ApicBus
 from vmm.core.apicmessage import ApicMessage, BadMessage, message_signalled
 from vmm.core.bus import InterruptController, MemoryBus, PortBus
 from vmm.core.cpu.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
-from vmm.core.cpu.sharedcpu import shared_callbacks
+from vmm.core.cpu.sharedhooks import shared_callbacks
 from vmm.core.cpu.vcpu import Vcpu
 from vmm.core.errors import BadDescription
 from vmm.core.hooks import callbacks

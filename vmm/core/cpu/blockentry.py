@@ -10,11 +10,7 @@ from vmm.core.code.blocktable import BlockTable
 from vmm.core.code.inline import InlineCounter
 from vmm.core.code.romcalls import RomCalls
 from vmm.core.code.strings import StringSweep
-from vmm.core.cpu.cpustate import CpuState
 from vmm.core.errors import StaleFetch
-from vmm.core.memory import GuestMemory
-from vmm.core.mmu.paging import GuestPaging
-from vmm.core.mmu.shadow import ShadowMmu
 from vmm.core.run.stop import Stop
 
 if not cython.compiled:
@@ -47,7 +43,7 @@ ENTERED = cython.declare(cython.uint, 2)
 class BlockEntry:
     """One virtual CPU between its exits."""
 
-    def __init__(self, cpu: CpuState, memory: GuestMemory, shadow: ShadowMmu, paging: GuestPaging):
+    def __init__(self, cpu, memory, shadow, paging):
         self.cpu = cpu
         self.memory = memory
         self.paging = paging

@@ -1,5 +1,4 @@
 from vmm.core.cpu.gate cimport Gate, relax
-from vmm.core.native cimport return_address
 from vmm.core.cpu.vcpu cimport Vcpu
 
 cdef class SharedCpu:

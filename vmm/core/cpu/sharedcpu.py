@@ -1,8 +1,8 @@
-"""A virtual CPU with a host thread of its own, and its callbacks from the engine.
+"""A virtual CPU with a host thread of its own.
 
-Guest code runs in parallel with that of the other CPUs; see `vmm.core.cpu.gate`. The callbacks
-take the place of `vmm.core.hooks`: each leaves guest code, takes the turn, and stops the
-others unless the exit concerns nothing but its own CPU.
+Guest code runs in parallel with that of the other CPUs; see `vmm.core.cpu.gate`. Each call from
+the engine leaves guest code, takes the turn, and stops the others unless the exit concerns
+nothing but its own CPU.
 
 **Locked instructions.** Unicorn 2.1.4 translates for one thread: a LOCK prefix gives a load and
 a store. Its QEMU can do better where a block is translated with CF_PARALLEL, which
@@ -21,12 +21,9 @@ import cython
 from vmi.doorbell import PORT
 from vmm.core.cpu.gate import Gate
 from vmm.core.cpu.vcpu import Vcpu
-from vmm.core.hooks import FIRST_MARK, before_callback, marked
-from vmm.core.mmu.tlbfill import fill_callback
-from vmm.core.run.stop import Stop
 
 if not cython.compiled:
-    from vmm.core.native import relax, return_address
+    from vmm.core.native import relax
 
 # cflags of a translation block, QEMU 5.0 include/exec/exec-all.h.
 CF_PARALLEL = cython.declare(cython.uint, 0x00080000)
@@ -41,16 +38,12 @@ AS_IT_IS = cython.declare(cython.int, 0)
 TABLES = cython.declare(cython.int, 1)
 CODE_TOO = cython.declare(cython.int, 2)
 
+# Exits, by AMD's codes.
 EXIT_PAGE_FAULT = cython.declare(cython.uint, 0x14E)
 EXIT_SWINT = cython.declare(cython.uint, 0x175)
-# Exits that concern the CPU's own state and the clock alone (AMD's exit codes).
-EXIT_RDTSC = cython.declare(cython.uint, 0x16E)
-EXIT_CPUID = cython.declare(cython.uint, 0x172)
 EXIT_PAUSE = cython.declare(cython.uint, 0x177)
-EXIT_HLT = cython.declare(cython.uint, 0x178)
 
 DOORBELL_PORT = cython.declare(cython.uint, PORT)
-STOP_NONE = cython.declare(cython.uint, Stop.NONE)
 
 # A block that comes so often in a row may be waiting to be run alone, if it starts with
 # LOCK, or with XCHG, which locks by itself.
@@ -353,156 +346,3 @@ class SharedCpu:
             self.vcpu.mmio_write(offset, size, value)
         finally:
             self.end(True)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def raw_block(
-    _engine: cython.size_t, address: cython.ulonglong, size: cython.uint, data: cython.p_void
-) -> cython.void:
-    """A translated block is entered."""
-    cython.cast(SharedCpu, data).block(
-        cython.cast(cython.uint, address), size, cython.cast(cython.size_t, return_address(0))
-    )
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def raw_interrupt(_engine: cython.size_t, number: cython.uint, data: cython.p_void) -> cython.void:
-    """An exit."""
-    if number == EXIT_RDTSC or number == EXIT_CPUID or number == EXIT_PAUSE or number == EXIT_HLT:
-        with cython.gil:
-            cython.cast(SharedCpu, data).serve_own(number)
-        return
-    cython.cast(SharedCpu, data).leave()
-    with cython.gil:
-        cython.cast(SharedCpu, data).serve(number)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def raw_in(
-    _engine: cython.size_t, port: cython.uint, size: cython.int, data: cython.p_void
-) -> cython.uint:
-    """IN."""
-    cython.cast(SharedCpu, data).leave()
-    with cython.gil:
-        return cython.cast(SharedCpu, data).port_in(port, size)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def raw_out(
-    _engine: cython.size_t,
-    port: cython.uint,
-    size: cython.int,
-    value: cython.uint,
-    data: cython.p_void,
-) -> cython.void:
-    """OUT."""
-    cython.cast(SharedCpu, data).leave()
-    with cython.gil:
-        cython.cast(SharedCpu, data).port_out(port, size, value)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def raw_sysenter(_engine: cython.size_t, data: cython.p_void) -> cython.void:
-    """SYSENTER."""
-    cython.cast(SharedCpu, data).leave()
-    with cython.gil:
-        cython.cast(SharedCpu, data).system_call(True)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def raw_syscall(_engine: cython.size_t, data: cython.p_void) -> cython.void:
-    """SYSCALL."""
-    cython.cast(SharedCpu, data).leave()
-    with cython.gil:
-        cython.cast(SharedCpu, data).system_call(False)
-
-
-def python_callback(cell: SharedCpu, result, arguments, method, *, takes_data=False):
-    """Wrap a method for ctypes, where the core is not compiled; answers its address."""
-    kind = ctypes.CFUNCTYPE(result, ctypes.c_size_t, *arguments, ctypes.c_void_p)
-    taken = slice(None, None if takes_data else -1)
-
-    def call(_engine, *arguments):
-        return method(*arguments[taken])
-
-    wrapped = kind(call)
-    cell.keep.append(wrapped)
-    return ctypes.cast(wrapped, ctypes.c_void_p).value
-
-
-def leaving(cell: SharedCpu, method):
-    """The method, with guest code left first."""
-
-    def call(*values):
-        cell.leave()
-        return method(*values)
-
-    return call
-
-
-def serve_either(cell: SharedCpu, number):
-    """What `raw_interrupt` does."""
-    if number in (EXIT_RDTSC, EXIT_CPUID, EXIT_PAUSE, EXIT_HLT):
-        cell.serve_own(number)
-    else:
-        cell.leave()
-        cell.serve(number)
-
-
-def shared_callbacks(cell: SharedCpu):
-    """{name: (address, user data)} of what an engine calls, as `vmm.core.hooks.callbacks` has it.
-
-    The cell must outlive their use.
-    """
-    if cython.compiled:
-        data = cython.cast(cython.size_t, cython.cast(cython.p_void, cell))
-        table = {
-            "interrupt": (
-                cython.cast(cython.size_t, cython.cast(cython.p_void, raw_interrupt)),
-                data,
-            ),
-            "block": (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_block)), data),
-            "in": (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_in)), data),
-            "out": (cython.cast(cython.size_t, cython.cast(cython.p_void, raw_out)), data),
-            "sysenter": (
-                cython.cast(cython.size_t, cython.cast(cython.p_void, raw_sysenter)),
-                data,
-            ),
-            "syscall": (
-                cython.cast(cython.size_t, cython.cast(cython.p_void, raw_syscall)),
-                data,
-            ),
-            "before": before_callback(cell.vcpu),
-            "fill": fill_callback(cell.vcpu.fill, False),
-        }
-    else:
-        u32, u64, integer = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int
-        methods = {
-            "interrupt": (None, (u32,), lambda number: serve_either(cell, number)),
-            "in": (u32, (u32, integer), leaving(cell, cell.port_in)),
-            "out": (None, (u32, integer, u32), leaving(cell, cell.port_out)),
-            "sysenter": (None, (), leaving(cell, lambda: cell.system_call(True))),
-            "syscall": (None, (), leaving(cell, lambda: cell.system_call(False))),
-        }
-        table = {
-            name: (python_callback(cell, *signature), 0) for name, signature in methods.items()
-        }
-        block = marked(cell.vcpu, cell.block)
-        table["block"] = (
-            python_callback(cell, None, (u64, u32), block, takes_data=True),
-            FIRST_MARK,
-        )
-        table["before"] = before_callback(cell.vcpu)
-    return table

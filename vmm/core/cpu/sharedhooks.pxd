@@ -1,0 +1,2 @@
+from vmm.core.cpu.sharedcpu cimport SharedCpu
+from vmm.core.native cimport return_address
