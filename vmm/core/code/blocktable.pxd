@@ -29,7 +29,8 @@ cdef class BlockTable:
     cdef unsigned int recognise(self, unsigned int address, unsigned int size, size_t place) except? 0xFFFFFFFF
     cdef unsigned int find(self, unsigned int address, unsigned int size, unsigned long long sign) except? 0xFFFFFFFF
     cdef unsigned int fetch(self, unsigned int address, unsigned int size) except? 0xFFFFFFFF
-    cdef unsigned long long sign(self, unsigned int address, unsigned int end) except? 0
-    cdef unsigned long long learn(self, unsigned int address, unsigned int end) except? 0
+    cdef unsigned long long sign(self, Py_ssize_t offset, unsigned int end) except? 0
+    cdef unsigned long long learn(self, unsigned int address, Py_ssize_t offset, unsigned int end) except? 0
+    cdef int mark_return(self, unsigned int address) except -1
     cdef unsigned int behind(self, unsigned int slot, unsigned int eip) except? 0xFFFFFFFE
     cdef unsigned int last_length(self, unsigned int slot) except? 0xFFFFFFFE

@@ -58,8 +58,6 @@ ROWS = 131
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
 LOW_64 = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
-# What GuestMemory.host() answers where there is no RAM.
-NO_HOST = cython.declare(cython.longlong, 0xFFFFFFFF)
 
 # FNV-1a of 64 bits (RFC 9923).
 FNV_START = cython.declare(cython.ulonglong, 0xCBF29CE484222325)
@@ -152,14 +150,15 @@ class BlockTable:
         What the code's flags need is wanted of `keeper` then.
         """
         end: cython.uint = self.fetch(address, size)
-        sign: cython.ulonglong = self.sign(address, end)
+        offset: cython.Py_ssize_t = self.rom.offset_of(address)
+        sign: cython.ulonglong = self.sign(offset, end)
         slot: cython.uint = self.find(address, size, sign)
         if slot == NO_BLOCK:
             return NO_BLOCK
         if not self.blocks[2 * slot]:
             if self.used >= self.most or self.offsets_used + LONGEST_BLOCK >= OFFSETS:
                 return NO_BLOCK
-            self.blocks[2 * slot + 1] = self.learn(address, end)
+            self.blocks[2 * slot + 1] = self.learn(address, offset, end)
             self.blocks[2 * slot] = address | (cython.cast(cython.ulonglong, size) << 32)
             self.signs[slot] = sign
             self.used += 1
@@ -186,34 +185,32 @@ class BlockTable:
 
     def fetch(self, address: cython.uint, size: cython.uint) -> cython.uint:
         """Read code into the buffer as the engine has; answers how much of it is mapped."""
-        i: cython.uint
         done: cython.uint = 0
+        count: cython.uint = 1
         size = min(size, CODE_BYTES)
-        while done < size:
+        while done < size and count:
             at: cython.uint = (address + done) & LOW_32
-            frame: cython.longlong = self.shadow.fetched_from(at)
-            if frame < 0:
-                break
-            count: cython.uint = min(size - done, 0x1000 - (at & 0xFFF))
-            here: cython.longlong = (frame << 12) | (at & 0xFFF)
-            for i in range(count):
-                self.code[done + i] = 0xFF if frame == NO_HOST else self.memory.bytes[here + i]
+            count = self.shadow.fetch(at, self.code, done, size - done)
             done += count
         return done
 
-    def sign(self, address: cython.uint, end: cython.uint) -> cython.ulonglong:
-        """A hash of the code in the buffer, up to `end`, and of what else its facts depend on."""
+    def sign(self, offset: cython.Py_ssize_t, end: cython.uint) -> cython.ulonglong:
+        """A hash of the code in the buffer, up to `end`, and of what else its facts depend on.
+
+        `offset` is where it is in the ROM's image, as `RomCalls.offset_of` has it.
+        """
         i: cython.uint
         sign: cython.ulonglong = FNV_START
         for i in range(end):
             sign = ((sign ^ self.code[i]) * FNV_PRIME) & LOW_64
-        about: cython.ulonglong = cython.cast(cython.ulonglong, self.rom.offset_of(address) + 1)
+        about: cython.ulonglong = cython.cast(cython.ulonglong, offset + 1)
         about = (about << 1) | (1 if self.cpu.code_is_wide() else 0)
         return ((sign ^ about) * FNV_PRIME) & LOW_64
 
-    def learn(self, address: cython.uint, end: cython.uint) -> cython.ulonglong:
+    def learn(
+        self, address: cython.uint, offset: cython.Py_ssize_t, end: cython.uint
+    ) -> cython.ulonglong:
         """Decode the block at `address`, which the buffer holds up to `end`; answers its facts."""
-        offset: cython.Py_ssize_t = self.rom.offset_of(address)
         wide: cython.bint = self.cpu.code_is_wide()
         first: cython.uint = self.offsets_used
         role: cython.uint = PLAIN
@@ -242,10 +239,10 @@ class BlockTable:
         facts |= cython.cast(cython.ulonglong, first) << OFFSETS_SHIFT
         return facts
 
-    def mark_return(self, address):
+    def mark_return(self, address: cython.uint) -> cython.int:
         """A call of get_reloc returns there: the block must not pass unseen from now on."""
         if address in self.rom.returns:
-            return
+            return 0
         self.rom.returns.add(address)
         i: cython.uint
         for i in range(SLOTS):
@@ -254,6 +251,7 @@ class BlockTable:
         # What is translated may count by itself.
         if self.paging.walk(address) and self.memory.is_ram(self.paging.physical >> 12):
             self.cpu.forget_code(self.memory.host(self.paging.physical >> 12))
+        return 0
 
     def behind(self, slot: cython.uint, eip: cython.uint) -> cython.uint:
         """How many instructions of a block lie at the linear address `eip` or behind it."""

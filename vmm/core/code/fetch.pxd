@@ -1,10 +1,8 @@
 from vmm.core.cpu.cpustate cimport CpuState
-from vmm.core.memory cimport GuestMemory
 from vmm.core.mmu.shadow cimport ShadowMmu
 
 cdef class InstructionBytes:
     cdef CpuState cpu
-    cdef GuestMemory memory
     cdef ShadowMmu shadow
     cdef unsigned char[::1] bytes
 

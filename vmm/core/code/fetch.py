@@ -4,14 +4,11 @@ import cython
 
 from vmm.core.cpu.cpustate import CpuState
 from vmm.core.errors import StaleFetch
-from vmm.core.memory import GuestMemory
 from vmm.core.mmu.shadow import ShadowMmu
 from vmm.core.saved import Fields
 
 # A literal above 2**31 - 1 would be a Python object in compiled code.
 LOW_32 = cython.declare(cython.ulonglong, 0xFFFFFFFF)
-# What ShadowMmu.fetched_from() answers where there is no RAM.
-NO_HOST = cython.declare(cython.longlong, 0xFFFFFFFF)
 LONGEST = cython.declare(cython.uint, 16)
 SIB = cython.declare(cython.uint, 4)
 DISPLACEMENT_ONLY = cython.declare(cython.uint, 5)
@@ -27,13 +24,12 @@ class InstructionBytes:
     """
 
     SAVED = Fields(
-        wiring="cpu memory shadow",
+        wiring="cpu shadow",
         transient="bytes",
     )
 
-    def __init__(self, cpu: CpuState, memory: GuestMemory, shadow: ShadowMmu):
+    def __init__(self, cpu: CpuState, shadow: ShadowMmu):
         self.cpu = cpu
-        self.memory = memory
         self.shadow = shadow
         self.bytes = bytearray(32)
 
@@ -51,20 +47,12 @@ class InstructionBytes:
 
         None where the first byte is not mapped.
         """
-        count: cython.uint = min(LONGEST - done, 0x1000 - (address & 0xFFF))
         i: cython.uint
-        frame: cython.longlong = self.shadow.fetched_from(address)
-        if frame < 0:
-            for i in range(done, done + count):
+        count: cython.uint = self.shadow.fetch(address, self.bytes, done, LONGEST - done)
+        if not count and done:
+            count = LONGEST - done
+            for i in range(done, LONGEST):
                 self.bytes[i] = 0
-            return count if done else 0
-        if frame == NO_HOST:
-            for i in range(done, done + count):
-                self.bytes[i] = 0xFF
-            return count
-        at: cython.longlong = (frame << 12) | (address & 0xFFF)
-        for i in range(count):
-            self.bytes[done + i] = self.memory.bytes[at + i]
         return count
 
     def skip_prefixes(self) -> cython.uint:

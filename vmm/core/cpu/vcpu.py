@@ -113,7 +113,7 @@ class Vcpu(BlockEntry):
         self.counters = Counters()
         self.queue = BatchQueue(memory, self.paging, self.shadow, features, index)
         self.delivery = Delivery(cpu, memory, self.paging, self.shadow)
-        self.code = InstructionBytes(cpu, memory, self.shadow)
+        self.code = InstructionBytes(cpu, self.shadow)
         self.stores = StoreEmulator(cpu, memory, self.paging, self.code)
         self.devices = self.shadow.devices
         access = DeviceAccess(cpu, self.code, self.stores, self.devices)

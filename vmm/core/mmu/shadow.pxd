@@ -23,6 +23,7 @@ cdef class ShadowMmu(ShadowRoots):
     cdef int fill(self, unsigned int address, bint write, bint fetch) except -1
     cdef unsigned int location(self, unsigned int address) noexcept
     cdef Py_ssize_t fetched_from(self, unsigned int address) except? -2
+    cdef unsigned int fetch(self, unsigned int address, unsigned char[::1] into, unsigned int at, unsigned int most) except? 0xFFFFFFFF
     cdef int drop_translation(self, unsigned int address, unsigned int entry) except -1
     cdef bint has_translation(self, unsigned int address, unsigned int entry) noexcept
     cdef bint lets_fault_through(self, unsigned int address, unsigned int error) noexcept

@@ -183,6 +183,24 @@ class ShadowMmu(ShadowRoots):
             return -1
         return self.memory.host(self.paging.physical >> 12)
 
+    def fetch(
+        self, address: cython.uint, into: cython.uchar[::1], at: cython.uint, most: cython.uint
+    ) -> cython.uint:
+        """Read code as the engine fetches it, `most` bytes or up to the end of its page.
+
+        They come to lie from index `at` on; answers how many. 0 where nothing is mapped, and bytes
+        of 0xFF where no RAM is.
+        """
+        i: cython.uint
+        frame: cython.Py_ssize_t = self.fetched_from(address)
+        if frame < 0:
+            return 0
+        count: cython.uint = min(most, 0x1000 - (address & 0xFFF))
+        here: cython.Py_ssize_t = (frame << 12) | (address & 0xFFF)
+        for i in range(count):
+            into[at + i] = 0xFF if frame == NO_HOST else self.memory.bytes[here + i]
+        return count
+
     def drop_translation(self, address: cython.uint, entry: cython.uint) -> cython.int:
         """Forget how an address is mapped by the guest's leaf entry at `entry`."""
         location: cython.uint = self.location(address)
