@@ -15,6 +15,7 @@ import pytest
 import unicorn
 from unicorn import x86_const as x86
 
+from queuecalls import ALONE, ready
 from rombuilder.rom import Calls, Flavour, Rom, Visibility, build_rom
 from vmi.calls import call_named
 from vmi.doorbell import PORT, SIGNATURE, Doorbell, Feature
@@ -381,3 +382,33 @@ def machine() -> MachineFactory:
         return made
 
     return make
+
+
+@pytest.fixture(params=[ALONE, ALONE & ~Feature.ALONE], ids=["alone", "several"])
+def features(request: pytest.FixtureRequest) -> Feature:
+    """Of a machine with one processor, and of one with several."""
+    return Feature(request.param)
+
+
+@pytest.fixture(params=["tlb", "strict"])
+def made(request: pytest.FixtureRequest, machine: MachineFactory, features: Feature) -> Machine:
+    """For what holds however updates become visible."""
+    return ready(machine, request.param, features)
+
+
+@pytest.fixture
+def tlb(machine: MachineFactory, features: Feature) -> Machine:
+    """Updates become visible as with a TLB."""
+    return ready(machine, "tlb", features)
+
+
+@pytest.fixture
+def strict(machine: MachineFactory, features: Feature) -> Machine:
+    """Updates become visible by the letter of the interface."""
+    return ready(machine, "strict", features)
+
+
+@pytest.fixture
+def ide_machine(machine: MachineFactory) -> Machine:
+    """The host hands its IDE channels over."""
+    return machine("batching", features=Feature.ATTACHED | Feature.IDE)

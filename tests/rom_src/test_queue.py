@@ -1,3 +1,5 @@
+"""The batch queue: what is queued, what rings, and what is told to whom."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -5,70 +7,25 @@ from typing import TYPE_CHECKING
 import pytest
 from unicorn import x86_const as x86
 
+from queuecalls import (
+    DEFER,
+    HERE,
+    OTHER,
+    PAGE,
+    PRESENT,
+    PT,
+    TABLE,
+    entry_record,
+    publish,
+    rings,
+    set_pxe,
+)
 from vmi.doorbell import Doorbell, Feature
 from vmi.flags import LazyMode, PageFlag, TlbFlush, UpdateFlag
-from vmi.queue import FAULT_PAGE_VALID, HeaderField, Record, RecordKind
+from vmi.queue import Record, RecordKind
 
 if TYPE_CHECKING:
     from conftest import Machine, MachineFactory
-
-LINEAR_BASE = 0xC0000000
-TABLE = 0xC0400000
-"""A page table of the guest's, linear address."""
-PRESENT = 0x00123067
-OTHER = 0x00456067
-PT = UpdateFlag.PT
-DEFER = UpdateFlag.PT | UpdateFlag.DEFER
-MOST_INSTRUCTIONS = 21
-
-
-def entry_record(va: int) -> int:
-    return va - LINEAR_BASE | RecordKind.ENTRY
-
-
-def rings(made: Machine) -> list[Doorbell]:
-    """What was rung, apart from what every guest rings once."""
-    once = (Doorbell.ATTACH, Doorbell.ADOPT_TABLES, Doorbell.FIND_HOME)
-    return [ring.function for ring in made.rings if ring.function not in once]
-
-
-def ready(machine: MachineFactory, visibility: str, features: Feature) -> Machine:
-    """Attached, with the linear map known, queue of 8."""
-    attached = machine("batching", visibility=visibility, features=features)
-    attached.map_linear()
-    return attached
-
-
-ALONE = Feature.ATTACHED | Feature.SHADOW | Feature.IN_STEP | Feature.ALONE
-
-
-@pytest.fixture(params=[ALONE, ALONE & ~Feature.ALONE], ids=["alone", "several"])
-def features(request: pytest.FixtureRequest) -> Feature:
-    """Of a machine with one processor, and of one with several."""
-    return Feature(request.param)
-
-
-@pytest.fixture(params=["tlb", "strict"])
-def made(request: pytest.FixtureRequest, machine: MachineFactory, features: Feature) -> Machine:
-    """For what holds however updates become visible."""
-    return ready(machine, request.param, features)
-
-
-@pytest.fixture
-def tlb(machine: MachineFactory, features: Feature) -> Machine:
-    """Updates become visible as with a TLB."""
-    return ready(machine, "tlb", features)
-
-
-@pytest.fixture
-def strict(machine: MachineFactory, features: Feature) -> Machine:
-    """Updates become visible by the letter of the interface."""
-    return ready(machine, "strict", features)
-
-
-def set_pxe(made: Machine, value: int, va: int = TABLE, flags: int = PT) -> None:
-    made.call("SetPxE", eax=value, edx=va, ecx=flags)
-    assert made.read(va) == value, "the guest reads its tables: the entry is stored at once"
 
 
 # What is queued, and when it must be told
@@ -147,13 +104,6 @@ def test_64_bit_entries_that_change_wait(tlb: Machine) -> None:
 
 
 # The fault page: nothing of it is cached, so nothing is taken away
-
-PAGE = 0x08048000
-HERE = PT | UpdateFlag.CURRENT_AS | PAGE
-
-
-def publish(made: Machine, page: int = PAGE) -> None:
-    made.attached().set_word(HeaderField.FAULT_PAGE, page | FAULT_PAGE_VALID)
 
 
 @pytest.mark.parametrize("flags", [HERE, HERE | UpdateFlag.DEFER])
@@ -421,99 +371,7 @@ def test_full_queues_lose_nothing(made: Machine) -> None:
     assert len(rings(made)) == 100 // 9
 
 
-# Linear mappings
-
-
-def test_the_first_linear_mapping_has_the_tables_of_the_boot_adopted(
-    machine: MachineFactory,
-) -> None:
-    made = machine("batching")
-    for slot in (1, 2, 3, 4):
-        made.map_linear(slot)
-    assert [ring.function for ring in made.rings] == [Doorbell.ATTACH]
-    made.map_linear()
-    assert [ring.function for ring in made.rings] == [Doorbell.ATTACH, Doorbell.ADOPT_TABLES]
-
-
-def test_before_a_linear_mapping_entries_are_told_by_address(machine: MachineFactory) -> None:
-    made = machine("batching")
-    set_pxe(made, PRESENT)
-    assert rings(made) == [Doorbell.UPDATE_ENTRY]
-    assert made.rings[-1].argument == TABLE
-
-
-@pytest.mark.parametrize("slot", [0, 1, 2, 3])
-@pytest.mark.parametrize(("va", "told"), [(0xC0400000, 0x2000000), (0xC0400FFC, 0x2000FFC)])
-def test_every_slot_translates(machine: MachineFactory, slot: int, va: int, told: int) -> None:
-    made = machine("batching")
-    made.call("SetLinearMapping", (0x2000,), eax=slot, edx=0xC0400000, ecx=1)
-    set_pxe(made, PRESENT, va)
-    assert made.attached().pending == [told | RecordKind.ENTRY]
-    set_pxe(made, 0, va, DEFER)
-    assert made.attached().pending == [told | RecordKind.ENTRY] * 2
-    assert made.attached().downgrade
-    set_pxe(made, PRESENT, va + 0x1000)
-    assert rings(made) == [Doorbell.UPDATE_ENTRY]
-    assert made.rings[-1].argument == va + 0x1000
-
-
-def test_an_entry_in_no_slot_is_told_once_if_it_may_wait(made: Machine) -> None:
-    made.map_linear(pages=1)
-    made.write(TABLE, PRESENT)
-    set_pxe(made, 0, flags=DEFER)
-    assert rings(made) == [Doorbell.UPDATE_ENTRY]
-
-
-def test_an_entry_in_no_slot_is_visible_at_once(strict: Machine) -> None:
-    strict.map_linear(pages=1)
-    strict.write(TABLE, PRESENT)
-    set_pxe(strict, 0)
-    assert rings(strict)[0] is Doorbell.UPDATE_ENTRY
-
-
-def test_slots_do_not_mix(made: Machine) -> None:
-    made.map_linear(0, 0xC0400000, 1)
-    made.call("SetLinearMapping", (0x5000,), eax=2, edx=0xC0401000, ecx=2)
-    made.call("SetLinearMapping", (0x9000,), eax=3, edx=0xC0500000, ecx=1)
-    set_pxe(made, PRESENT, 0xC0402004)
-    set_pxe(made, PRESENT, 0xC0500008)
-    assert made.attached().pending == [0x5001004 | 1, 0x9000008 | 1]
-
-
-@pytest.mark.parametrize("slot", [4, 5, 0xFFFFFFFF])
-def test_slots_that_do_not_exist_are_ignored(made: Machine, slot: int) -> None:
-    before = made.image()
-    made.call("SetLinearMapping", (0,), eax=slot, edx=0, ecx=0x1000)
-    assert made.image() == before
-
-
-def test_a_slot_beyond_4_gib_is_empty(machine: MachineFactory) -> None:
-    made = machine("batching")
-    made.call("SetLinearMapping", (0x100000,), eax=0, edx=LINEAR_BASE, ecx=0x1000)
-    set_pxe(made, PRESENT)
-    assert rings(made) == [Doorbell.UPDATE_ENTRY]
-
-
-def test_a_slot_ends_at_4_gib(machine: MachineFactory) -> None:
-    made = machine("batching")
-    made.call("SetLinearMapping", (0xFFFFF,), eax=0, edx=TABLE, ecx=0x1000)
-    set_pxe(made, PRESENT, TABLE)
-    assert made.attached().pending == [0xFFFFF000 | 1]
-    set_pxe(made, PRESENT, TABLE + 0x1000)
-    assert rings(made) == [Doorbell.UPDATE_ENTRY]
-
-
-@pytest.mark.parametrize("pages", [0x100000, 0xFFFFFFFF])
-def test_a_slot_ends_at_the_top_of_the_linear_space(machine: MachineFactory, pages: int) -> None:
-    made = machine("batching")
-    made.call("SetLinearMapping", (0,), eax=0, edx=0xC0401000, ecx=pages)
-    set_pxe(made, PRESENT, 0xC0400FFC)
-    assert rings(made) == [Doorbell.UPDATE_ENTRY]
-    set_pxe(made, PRESENT, 0xC0401000)
-    assert made.attached().pending == [1]
-
-
-# What the ROM writes, and what it costs
+# What the ROM writes
 
 
 def test_the_image_does_not_change_outside_its_data(made: Machine) -> None:
@@ -526,75 +384,6 @@ def test_the_image_does_not_change_outside_its_data(made: Machine) -> None:
     now = made.image()
     assert now[: data.start] == made.rom.data[: data.start]
     assert now[data.stop :] == made.rom.data[data.stop :]
-
-
-def counts(made: Machine) -> dict[str, int]:
-    """Instructions of updates that are queued and nothing else, by what they are."""
-    made.map_linear()
-    set_address, update = made.address_of("SetPxE"), made.address_of("UpdatePxE")
-    found = {"new": made.count(set_address, eax=PRESENT, edx=TABLE, ecx=PT)}
-    found["changed, DEFER"] = made.count(set_address, eax=OTHER, edx=TABLE, ecx=DEFER)
-    found["stored, DEFER"] = made.count(update, eax=TABLE, edx=DEFER)
-    publish(made)
-    found["fault page changed"] = made.count(
-        set_address, eax=OTHER, edx=TABLE, ecx=HERE | UpdateFlag.DEFER
-    )
-    found["fault page stored"] = made.count(update, eax=TABLE, edx=HERE | UpdateFlag.DEFER)
-    found["allocate"] = made.count(
-        made.address_of("AllocatePage"), (0, 0), eax=5, edx=PageFlag.PT, ecx=0
-    )
-    found["release"] = made.count(made.address_of("ReleasePage"), eax=5, edx=PageFlag.PT)
-    assert rings(made) == []
-    assert len(made.attached().pending) == len(found)
-    return found
-
-
-def test_instructions_of_a_queued_update(machine: MachineFactory) -> None:
-    found = counts(machine("batching", queue=128))
-    assert found == {
-        "new": 17,
-        "changed, DEFER": 21,
-        "stored, DEFER": 20,
-        "fault page changed": 20,
-        "fault page stored": 19,
-        "allocate": 13,
-        "release": 14,
-    }
-    assert max(found.values()) <= MOST_INSTRUCTIONS
-
-
-def test_instructions_of_a_queued_update_by_the_letter(machine: MachineFactory) -> None:
-    found = counts(machine("batching", queue=128, visibility="strict"))
-    assert found == {
-        "new": 17,
-        "changed, DEFER": 20,
-        "stored, DEFER": 19,
-        "fault page changed": 20,
-        "fault page stored": 19,
-        "allocate": 13,
-        "release": 14,
-    }
-    assert max(found.values()) <= MOST_INSTRUCTIONS
-
-
-def test_instructions_where_there_are_several_processors(machine: MachineFactory) -> None:
-    made = machine("batching", queue=128, features=ALONE & ~Feature.ALONE)
-    first = {
-        "new": 28,
-        "changed, DEFER": 34,
-        "stored, DEFER": 33,
-        "fault page changed": 31,
-        "fault page stored": 30,
-        "allocate": 26,
-        "release": 29,
-    }
-    made.call("GetCR3")
-    assert counts(made) == first
-
-
-@pytest.mark.parametrize("call", ["InvalPage", "FlushTLB"])
-def test_instructions_of_an_invalidation_that_needs_none(made: Machine, call: str) -> None:
-    assert made.count(made.address_of(call), eax=1) == 6
 
 
 # The symbols for tests
