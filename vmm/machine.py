@@ -310,7 +310,7 @@ class Machine:
     def _make_clocks(self) -> None:
         """What the ROM's timer calls need: each CPU has its alarms, and its ways to get them."""
         for vcpu in self.vm.vcpus:
-            clock = GuestClock(self.timers, self.vcpu.meter.now, self.pc.power_on_ns, self.memory)
+            clock = GuestClock(self.timers, self.vm.now, self.pc.power_on_ns, self.memory)
             clock.wire(Wiring.IRQ0, self.pc.pulse_timer_line)
             if self.apics:
                 # A kernel that finds a local APIC asks for this one.

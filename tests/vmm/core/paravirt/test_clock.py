@@ -396,3 +396,18 @@ def test_equal_runs(timed) -> None:
     source = ticking + FINISH
     first, second = timed(source)[1], timed(source)[1]
     assert first == second
+
+
+def test_the_time_is_that_of_the_cpu_that_runs(tiny_guest, make_machine) -> None:
+    """Periods that have passed unseen are left out, also while the first CPU stands still."""
+    machine = make_machine(tiny_guest("start:\n hlt\n"), cpus=2)
+    other = machine.vm.vcpus[1]
+    machine.vm.switch_to(other)
+    clock = other.doorbell.clock
+    rings: list[int] = []
+    clock.wire(Wiring.LVTT, lambda: rings.append(machine.vm.now()))
+    clock.set(AlarmRequest(REAL, Wiring.LVTT, 1_000_000, periodic=True, period=1_000_000))
+    other.meter.charged_ns += 5_500_000
+    machine.timers.run_due(machine.vm.now())
+    assert rings == [5_500_000]
+    assert clock.armed[REAL].expiry == 6_000_000
