@@ -138,6 +138,26 @@ SCENARIOS = {
         (SAYS_NOTHING, INVALIDATES_NOTHING, PRESENT_IS_FRESH),
         ("a doorbell drains",),
     ),
+    "a change, InvalPage, and code is fetched": Scenario(
+        """
+	.set RETURN_1, 0xc301b0		# mov $1, %al; ret
+	.set RETURN_2, 0xc302b0
+	call attach
+	movl $RETURN_1, PAGE1
+	movl $RETURN_2, PAGE2
+	cmpl $RETURN_1, V
+	jne stale
+	SET_PXE PAGE2 | OPEN, ENTRY, HERE | V
+	INVALIDATE V
+	mov $V, %edx
+	call *%edx
+	cmp $2, %al
+	jne stale
+	FINISH 0
+""",
+        (SAYS_NOTHING, INVALIDATES_NOTHING),
+        ("a doorbell drains",),
+    ),
     "a change, FlushTLB": Scenario(
         AFTER_CHANGE.format(tell="FLUSH"),
         (SAYS_NOTHING, PRESENT_IS_FRESH),

@@ -15,6 +15,8 @@ NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
 FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
 # A leaf whose guest entry is not present (faultmask.py).
 NOT_THERE = cython.declare(cython.ulonglong, 0x400)
+# The guest allows fetches through a present one.
+FETCHABLE = cython.declare(cython.ulonglong, 0x400)
 LENT = cython.declare(cython.ulonglong, 0x800)
 # A bit of what GuestMemory.entry() answers.
 RAM = cython.declare(cython.uint, 1)
@@ -113,4 +115,6 @@ class Follower:
             (entry & WRITABLE) != 0 and (entry & DIRTY) != 0,
             same and not old & (NO_EXECUTE | LENT) and not forbidden,
         )
+        if not forbidden:
+            new |= FETCHABLE
         return pages.store_leaf(location, pages.mark(entry, new))

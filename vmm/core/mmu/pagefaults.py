@@ -103,6 +103,8 @@ class PageFaults:
             self.counters.count(BYPASSED_FAULT, shadow.guest_error & ACCESS, eip)
             self.cpu.set_cr2(address)
             return self.delivery.deliver(PAGE_FAULT_VECTOR, shadow.guest_error, False, eip)
+        if shadow.makes_executable(address, self.cpu.error_code()):
+            return self.counters.count(NX_FETCH, 0, eip)
         # The guest may have told of the very entry that is missing.
         told: cython.uint = TOLD if self.queue.drain() else 0
         outcome: cython.int = shadow.resolve(address, self.cpu.error_code())

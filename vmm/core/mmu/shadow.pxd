@@ -26,6 +26,7 @@ cdef class ShadowMmu(ShadowRoots):
     cdef unsigned int fetch(self, unsigned int address, unsigned char[::1] into, unsigned int at, unsigned int most) except? 0xFFFFFFFF
     cdef int drop_translation(self, unsigned int address, unsigned int entry) except -1
     cdef bint has_translation(self, unsigned int address, unsigned int entry) noexcept
+    cdef bint makes_executable(self, unsigned int address, unsigned int error) except? True
     cdef bint lets_fault_through(self, unsigned int address, unsigned int error) noexcept
     cdef int log_write(self, unsigned int address, unsigned int frame, bint fetch) except -1
     cdef int announce(self, unsigned int guest) except -1

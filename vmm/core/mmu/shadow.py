@@ -31,6 +31,8 @@ DIRTY = cython.declare(cython.ulonglong, 0x40)
 LARGE = cython.declare(cython.ulonglong, 0x80)
 NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
 WITHHELD = cython.declare(cython.ulonglong, 0x200)
+# The guest allows fetches from here.
+FETCHABLE = cython.declare(cython.ulonglong, 0x400)
 LENT = cython.declare(cython.ulonglong, 0x800)
 FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
 
@@ -318,8 +320,13 @@ class ShadowMmu(ShadowRoots):
                 execute,
             )
             new = pages.mark(paging.pte, new)
+        if paging.executable or paging.large:
+            # Of a large page it is for the link to say.
+            new |= FETCHABLE
         # Where there are several CPUs, a page loses the write permission as well.
-        lost: cython.ulonglong = 0 if pages.code is None else WRITABLE | WITHHELD
+        lost: cython.ulonglong = (
+            FETCHABLE if pages.code is None else FETCHABLE | WRITABLE | WITHHELD
+        )
         pages.store_leaf(slot, new)
         if new != old or moved or address != self.unchanged_at:
             # Where nothing changed, a drain has just filled in what was missing.
@@ -331,6 +338,35 @@ class ShadowMmu(ShadowRoots):
         if same and not moved and fetch and (old ^ new) & ~lost == NO_EXECUTE:
             return MADE_EXECUTABLE
         return FILLED
+
+    def makes_executable(self, address: cython.uint, error: cython.uint) -> cython.bint:
+        """Is it a fetch for which a leaf lacks nothing but what this engine needs? It has it now.
+
+        The modelled processor fetches by what its TLB has, which may be behind the guest's tables:
+        so these are not asked, nor what the guest has told of them.
+        """
+        pages: ShadowPages = self.pages
+        directory: cython.ulonglong = pages.entries[4 * self.current + (address >> 30)]
+        if not error & ERROR_FETCH or not directory & PRESENT or self.curtain.is_down:
+            return False
+        link: cython.ulonglong = pages.entries[
+            512 * pages.page_index(directory) + ((address >> 21) & 511)
+        ]
+        if not link & PRESENT or link & NO_EXECUTE:
+            return False
+        location: cython.uint = 512 * pages.page_index(link) + ((address >> 12) & 511)
+        old: cython.ulonglong = pages.entries[location]
+        frame: cython.uint = cython.cast(cython.uint, (old & FRAME_MASK) >> 12)
+        if (
+            not old & PRESENT
+            or not old & FETCHABLE
+            or not old & (NO_EXECUTE | LENT)
+            or frame >= self.memory.host_count
+            or (error & ERROR_USER and not old & link & USER)
+        ):
+            return False
+        pages.make_executable(location, frame)
+        return True
 
     def lets_fault_through(self, address: cython.uint, error: cython.uint) -> cython.bint:
         """Would VT-x hand this fault to the guest? If so `guest_error` is its error code."""

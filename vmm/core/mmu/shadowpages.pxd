@@ -27,6 +27,7 @@ cdef class ShadowPages(ShadowEntries):
     cdef int make_read_only(self, unsigned int frame) except -1
     cdef int trace(self, unsigned int frame) except -1
     cdef unsigned long long leaf(self, unsigned int guest, unsigned int known, bint user, bint writable, bint execute) except? 0
+    cdef int make_executable(self, unsigned int location, unsigned int frame) except -1
     cdef unsigned int allocate(self, unsigned int kind, unsigned int frame, unsigned int part) except? 0
     cdef int free(self, unsigned int page) except -1
     cdef unsigned int table(self, unsigned int frame, unsigned int half) except? 0

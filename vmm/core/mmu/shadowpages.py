@@ -26,6 +26,9 @@ WRITABLE = cython.declare(cython.ulonglong, 0x02)
 USER = cython.declare(cython.ulonglong, 0x04)
 ACCESSED_DIRTY = cython.declare(cython.ulonglong, 0x60)
 NO_EXECUTE = cython.declare(cython.ulonglong, 1 << 63)
+# The guest allows fetches from here.
+FETCHABLE = cython.declare(cython.ulonglong, 0x400)
+LENT = cython.declare(cython.ulonglong, 0x800)
 FRAME_MASK = cython.declare(cython.ulonglong, 0xFFFFF000)
 ALL_ONES = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 
@@ -240,6 +243,14 @@ class ShadowPages(ShadowEntries):
             entry |= self.data_bits(frame) if entry & WRITABLE else NO_EXECUTE
         return entry
 
+    def make_executable(self, location: cython.uint, frame: cython.uint) -> cython.int:
+        """Let code be fetched from a frame of memory through the leaf at a location."""
+        if self.code is not None and not self.code.is_watched(frame):
+            self.code.executed(frame)
+            self.make_read_only(frame)
+        self.store_leaf(location, self.entries[location] & ~(NO_EXECUTE | LENT))
+        return self.flush_if_stale()
+
     # ---- pages
 
     def allocate(self, kind: cython.uint, frame: cython.uint, part: cython.uint) -> cython.uint:
@@ -330,9 +341,8 @@ class ShadowPages(ShadowEntries):
             for i in range(512):
                 known: cython.uint = self.memory.entry(512 * region + i)
                 if known & RAM:
-                    self.store_leaf(
-                        512 * page + i, self.leaf(512 * region + i, known, True, True, False)
-                    )
+                    leaf: cython.ulonglong = self.leaf(512 * region + i, known, True, True, False)
+                    self.store_leaf(512 * page + i, leaf | FETCHABLE)
         return page
 
     def unshadow(self, frame: cython.uint) -> cython.int:

@@ -16,6 +16,7 @@ __all__ = ["load_entries", "save_entries"]
 
 _PRESENT, _WRITABLE, _WITHHELD, _NOT_THERE, _LENT = 0x01, 0x02, 0x200, 0x400, 0x800
 _NO_EXECUTE = 1 << 63
+_FETCHABLE = 0x400
 _FRAME = 0xFFFFF000
 _FLAGS = 0x67 | _WITHHELD | _LENT | _NO_EXECUTE
 """Present, writable, user, accessed, dirty; and our own."""
@@ -189,7 +190,7 @@ class _Loader:
 
     def _leads_to_page(self, location: int, entry: int) -> bool:
         """Does a leaf lead to the guest's buffer, an open window or the empty page?"""
-        if not entry & _PRESENT or entry & ~(_FRAME | _FLAGS):
+        if not entry & _PRESENT or entry & ~(_FRAME | _FLAGS | _FETCHABLE):
             return False
         frame = (entry & _FRAME) // _PAGE
         if frame < self._frames:
