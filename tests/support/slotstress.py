@@ -31,7 +31,8 @@ SHARED_PAGES = 8
 COMMANDS, TABLES = 0x300000, 0x310000
 DIRECTORY = 0x10C000
 PORT = 0x5F0
-WINDOWS = (0x00800000, 0x40000000, 0xFFFE0000)
+WINDOW = 0x00800000
+WINDOWS = (WINDOW, 0x40000000, 0xFFFE0000)
 """Where slots come and go, each with this many pages."""
 WINDOW_PAGES = 32
 FIXED = (MemorySlot(0, 0xA0000), MemorySlot(0xC0000, MEMORY - 0xC0000, "ram", 0xC0000))
@@ -306,6 +307,25 @@ class Stress:
             "events": run.ledger.engine_events,
             "memory_crc": run.memory_crc,
         }
+
+
+def with_tables(machine: Machine) -> None:
+    """Page tables for the first 4 MiB of the windows."""
+    entries = b"".join(((WINDOW + PAGE * i) | OPEN).to_bytes(4, "little") for i in range(1024))
+    machine.memory.load(TABLES, entries)
+    machine.memory.load(
+        DIRECTORY + 4 * (WINDOW >> 22),
+        (TABLES | OPEN).to_bytes(4, "little"),
+    )
+
+
+def pair(page: int) -> tuple[MemorySlot, ...]:
+    """Slots that show one page of the second backing twice."""
+    return (
+        *FIXED,
+        MemorySlot(WINDOW, PAGE, "extra", page * PAGE),
+        MemorySlot(WINDOW + 0x100000, PAGE, "extra", page * PAGE),
+    )
 
 
 def main() -> None:
