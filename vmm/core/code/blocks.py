@@ -283,8 +283,8 @@ class BlockMeter:
         """Count the rest of the block that was left last after all: the engine is still in it.
 
         False, and nothing done, where its rest has to be looked at as a block of its own, as
-        `Vcpu.block` would, where it goes on in another page, and where the engine may have cut
-        it: translated from here, it would end elsewhere, and with it all that follows.
+        `BlockEntry.block` would, where it goes on in another page, and where the engine may have
+        cut it: translated from here, it would end elsewhere, and with it all that follows.
         """
         key: cython.ulonglong = self.table.blocks[2 * self.left_slot]
         facts: cython.ulonglong = self.table.blocks[2 * self.left_slot + 1]

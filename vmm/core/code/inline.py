@@ -2,8 +2,8 @@
 
 The engine compiles a call of our block callback into each block, and a call that asks whether to
 stop behind it: together they cost more than a short block does. A block that is nothing but code
-(`Vcpu.block`) needs neither as long as time is not up. So when such a block is entered again, the
-two calls in its translation are replaced by
+(`BlockEntry.block`) needs neither as long as time is not up. So when such a block is entered
+again, the two calls in its translation are replaced by
 
     mov rdi, hot                what changes at every block: words of `BlockMeter.hot`
     sub qword [rdi], count      the instructions of the block

@@ -209,7 +209,7 @@ class SharedCpu:
     # ---- callbacks
 
     def block(self, address: cython.uint, size: cython.uint, place: cython.size_t) -> cython.void:
-        """A translated block is entered, as `Vcpu.block` has it."""
+        """A translated block is entered, as `BlockEntry.block` has it."""
         if self.alone:
             self.vcpu.block(address, size, place)
             return

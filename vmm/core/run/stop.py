@@ -29,4 +29,4 @@ class Stop(IntEnum):
     """What the guest did is for somebody outside to decide (`Delivery.trap`)."""
     FORGET = 10
     """Translated code is to be dropped, with the table of known blocks or without
-    (`Vcpu.retranslate`)."""
+    (`BlockEntry.retranslate`)."""
