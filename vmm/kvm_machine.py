@@ -35,8 +35,7 @@ from vmm.firmware.pcbios import (
 )
 from vmm.firmware.post import ROM_AREA_END, ROM_AREA_START, ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
-from vmm.layout import lay_out_memory
-from vmm.machine import GDT
+from vmm.layout import GDT, lay_out_memory
 from vmm.pc import Pc
 from vmm.plugging import PluggedDevices
 from vmm.result import PhaseRecorder, Run, SoFar, collect_foreign, so_far

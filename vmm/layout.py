@@ -3,18 +3,22 @@
 import mmap
 from collections.abc import Sequence
 
+from vmi.address import GuestPhysical
 from vmm.core.errors import BadDescription
 from vmm.core.memory import GuestMemory
 from vmm.core.slots import RAM_BACKING, MemorySlot, SlotList, lay_out
 from vmm.ram import guest_ram
 
-__all__ = ["MOST_MEMORY", "VGA_HOLE", "lay_out_memory", "pc_slots"]
+__all__ = ["GDT", "MOST_MEMORY", "VGA_HOLE", "lay_out_memory", "pc_slots"]
 
 MOST_MEMORY = 1 << 30
 """Bytes that a machine can have, all backings together."""
 
 VGA_HOLE = (0xA0000, 0xC0000)
 """No RAM from the first address to the second."""
+
+GDT = GuestPhysical(0x1000)
+"""Where the first descriptors lie."""
 
 
 def pc_slots(memory: int) -> tuple[MemorySlot, ...]:

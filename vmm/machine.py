@@ -5,31 +5,32 @@ import mmap
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vmi.address import PAGE_SIZE, GuestPhysical
-from vmi.apstate import ApState
-from vmi.clock import Wiring
+from vmi.address import PAGE_SIZE
 from vmi.header import VMI_DEVICE, VMI_VENDOR
+from vmm.assembly import (
+    VirtualCpus,
+    make_apics,
+    make_clocks,
+    make_processors,
+    make_vcpus,
+    start_guest,
+)
 from vmm.core.apicbus import ApicBus
 from vmm.core.apicmessage import ApicMessage, BadMessage, message_signalled
 from vmm.core.bus import InterruptController, MemoryBus, PortBus
-from vmm.core.cpu.cpuid import MODEL_SPECIFIC_REGISTERS, cpuid
-from vmm.core.cpu.sharedhooks import shared_callbacks
 from vmm.core.cpu.vcpu import Vcpu
 from vmm.core.errors import BadDescription
-from vmm.core.hooks import callbacks
 from vmm.core.ledger import Ledger
 from vmm.core.localapic import LocalApic
 from vmm.core.memory import GuestMemory
 from vmm.core.mmu.checker import ShadowChecker
 from vmm.core.outcome import Outcome, OutcomeKind
-from vmm.core.paravirt.clock import GuestClock
 from vmm.core.ports.filters import PortFilters
-from vmm.core.processor import Activity, Processor
+from vmm.core.processor import Processor
 from vmm.core.registerfile import RegisterFile
 from vmm.core.run.crew import Crew
 from vmm.core.run.runloop import Limits, RunLoop
@@ -48,12 +49,9 @@ from vmm.devices.disk import DiskImage
 from vmm.devices.ioapic import IOAPIC_ADDRESS
 from vmm.devices.ioapiclink import IoApicHere, IoApicHome, IoApicLink, IoApicProcess
 from vmm.devices.pluggable import Plug
-from vmm.engine.parallel import prepare_parallel
-from vmm.engine.unicorn import POOL_ADDRESS, WINDOW_ADDRESS, UnicornEngine
+from vmm.engine.unicorn import UnicornEngine
 from vmm.filters.attach import attach, attached
-from vmm.firmware.boot import BootPlan
 from vmm.firmware.guest import plan_guest
-from vmm.firmware.mptable import mp_tables
 from vmm.firmware.post import ShadowedRom, power_on_self_test
 from vmm.firmware.romcheck import check_vmi_rom
 from vmm.layout import lay_out_memory
@@ -67,7 +65,6 @@ from vmm.savedfile import Told, read_memory, read_saved, write_saved
 from vmm.timelimit import limited
 
 __all__ = [
-    "GDT",
     "Machine",
     "MachineDescription",
     "Run",
@@ -75,9 +72,6 @@ __all__ = [
 
 
 _POOL_PAGES = 2048
-GDT = GuestPhysical(0x1000)
-"""Where the first descriptors lie."""
-_RESERVED_FLAGS = 2
 _CASCADE = 2
 _LINT1 = 1
 
@@ -120,6 +114,7 @@ class Machine:
     saved: SavedState | None = None
     ram: mmap.mmap = field(init=False)
     memory: GuestMemory = field(init=False)
+    cpus: VirtualCpus = field(init=False)
     engines: list[UnicornEngine] = field(init=False)
     vm: Vm = field(init=False)
     bus: ApicBus = field(init=False, default_factory=ApicBus)
@@ -178,7 +173,9 @@ class Machine:
             message=self._message_of_device if has_apics else None,
         )
         if has_apics:
-            self._make_apics()
+            self.apics = make_apics(
+                self.vm, self.timers, self.bus, self._external, self._pending_changed
+            )
         self._make_clocks()
         self.devices = PluggedDevices(
             self.pc, ports, memory_bus, self.memory, self.timers, self.vm.now, self.bus.msi
@@ -189,7 +186,7 @@ class Machine:
         attach(about.filters, ports, self.filters)
         if plan is not None:
             self._power_on(ports)
-            self._start(plan)
+            start_guest(plan, self.cpus, self.memory, len(self.apics))
         self._make_processors()
         self._make_loop()
         if self.saved is None:
@@ -249,33 +246,8 @@ class Machine:
 
     def _make_vm(self, ports: PortBus) -> None:
         about = self.description
-        make = partial(UnicornEngine, self.ram, self._pool, pauses=about.cpus > 1)
-        if about.threads:
-            prepare_parallel()
-            self.crew = Crew(about.cpus)
-            self.engines = [thread.call(make) for thread in self.crew.threads]
-        else:
-            self.engines = [make() for _ in range(about.cpus)]
-        self.vm = Vm(
-            self.memory,
-            [engine.binding() for engine in self.engines],
-            self._pool,
-            POOL_ADDRESS,
-            WINDOW_ADDRESS,
-            about.policy,
-            ports,
-            cpuid,
-            MODEL_SPECIFIC_REGISTERS,
-            self.crew,
-        )
-        for vcpu, engine in zip(self.vm.vcpus, self.engines, strict=True):
-            if self.crew is None:
-                engine.connect(callbacks(vcpu), vcpu.mmio_read, vcpu.mmio_write)
-            else:
-                cell = self.crew.cells[vcpu.index]
-                engine.connect(shared_callbacks(cell), cell.mmio_read, cell.mmio_write)
-            vcpu.connect(engine.call_before, engine.mark_blocks)
-            vcpu.ports.filters = self.filters
+        cpus = make_vcpus(about, self.ram, self._pool, self.memory, ports, self.filters)
+        self.cpus, self.vm, self.engines, self.crew = cpus, cpus.vm, cpus.engines, cpus.crew
         if about.check_shadow:
             self.checker = ShadowChecker(self.vcpu)
             for vcpu in self.vm.vcpus:
@@ -287,79 +259,20 @@ class Machine:
         self.bus.listen(self.ioapic.end_of_interrupt)
         memory_bus.register(IOAPIC_ADDRESS, PAGE_SIZE, self.ioapic, "ioapic")
 
-    def _make_apics(self) -> None:
-        """Local APICs that the guest sees; the 8259s reach the first one, as firmware leaves it."""
-        for vcpu in self.vm.vcpus:
-            apic = LocalApic(
-                vcpu.index,
-                vcpu.index == 0,
-                self.timers,
-                self.vm.now,
-                self.bus,
-                self._external,
-            )
-            self.bus.attach(apic)
-            vcpu.plug_in(apic)
-            apic.on_change = partial(self._pending_changed, vcpu)
-            self.apics.append(apic)
-        self.apics[0].virtual_wire()
-        if len(self.apics) == 1:
-            # A ROM has one queue header, and so room for one local APIC.
-            self.vcpu.doorbell.serve_apic(self.apics[0])
-
     def _make_clocks(self) -> None:
-        """What the ROM's timer calls need: each CPU has its alarms, and its ways to get them."""
+        """Time for the ROM, and the IDE channels where it takes those."""
+        make_clocks(self.vm, self.timers, self.memory, self.pc, self.apics)
         for vcpu in self.vm.vcpus:
-            clock = GuestClock(self.timers, self.vm.now, self.pc.power_on_ns, self.memory)
-            clock.wire(Wiring.IRQ0, self.pc.pulse_timer_line)
-            if self.apics:
-                # A kernel that finds a local APIC asks for this one.
-                clock.wire(Wiring.LVTT, self.apics[vcpu.index].timer_alarm)
-            vcpu.doorbell.serve_clock(clock)
             vcpu.doorbell.serve_channels(self.pc.ide)
             if self.description.reflect:
                 vcpu.doorbell.reflect_channels(self.engines[vcpu.index].break_at)
 
     def _make_processors(self) -> None:
-        """The CPUs as the run loop sees them; start-up reaches the others by their APICs."""
-        self.processors = [
-            Processor(
-                vcpu,
-                engine,
-                self.apics[vcpu.index] if self.apics else self._external,
-                Activity.WAITING if vcpu.index else Activity.RUNNING,
-            )
-            for vcpu, engine in zip(self.vm.vcpus, self.engines, strict=True)
-        ]
+        self.processors = make_processors(self.cpus, self.apics, self._external)
         self.registers = [
             RegisterFile(self.vm, processor, engine)
             for processor, engine in zip(self.processors, self.engines, strict=True)
         ]
-        if self.description.cpus > 1:
-            for vcpu in self.vm.vcpus:
-                vcpu.doorbell.serve_start(self._start_ap)
-        for processor, apic in zip(self.processors, self.apics, strict=False):
-            apic.on_nmi = processor.raise_nmi
-            apic.on_init = partial(self._reset_by_init, processor, apic)
-            apic.on_startup = processor.startup
-
-    def _start(self, plan: BootPlan) -> None:
-        """Carry out a boot plan: memory, descriptors, registers."""
-        for segment in plan.segments:
-            self.memory.load(segment.address, segment.data)
-        if self.apics:
-            signature, _, _, features = self.vcpu.privileged.cpuid(1)
-            tables = mp_tables(len(self.apics), signature, features)
-            self.memory.load(tables.address, tables.data)
-        gdt = plan.descriptors()
-        self.memory.load(GDT, gdt)
-        self.engines[0].reset_segments(GDT, len(gdt) - 1, plan.code, plan.data)
-        cpu = self.vcpu.cpu
-        for register, value in plan.registers.items():
-            cpu.set_reg(register, value)
-        cpu.set_eflags(_RESERVED_FLAGS)
-        self.vcpu.privileged.power_on()
-        cpu.set_eip(plan.entry)
 
     def _console_line(self, line: str) -> None:
         if self.echo is not None:
@@ -388,19 +301,6 @@ class Machine:
         vcpu.window_wanted = level and not vcpu.can_interrupt_now()
         if self.crew is not None:
             self.crew.attend(vcpu.index)
-
-    def _start_ap(self, apic_id: int, state: ApState) -> None:
-        """SetInitialAPState."""
-        for processor, apic in zip(self.processors, self.apics, strict=True):
-            if apic.initial_id == apic_id:
-                processor.start_in(state)
-                return
-        raise ValueError(f"there is no processor with APIC ID {apic_id}")
-
-    @staticmethod
-    def _reset_by_init(processor: Processor, apic: LocalApic) -> None:
-        processor.init()
-        apic.initialise()
 
     @property
     def _external(self) -> InterruptController:

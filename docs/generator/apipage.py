@@ -63,6 +63,7 @@ COMPILED = {
 Types there are those of C, so what a call takes stands in its description."""
 
 INTERNAL = (
+    "vmm.assembly",
     "vmm.core",
     "vmm.devices",
     "vmm.engine",
