@@ -41,7 +41,7 @@ ENTERED = cython.declare(cython.uint, 2)
 
 @cython.cclass
 class BlockEntry:
-    """One virtual CPU between its exits."""
+    """One virtual CPU between its exits; what is made of it adds `ports`."""
 
     def __init__(self, cpu, memory, shadow, paging):
         self.cpu = cpu

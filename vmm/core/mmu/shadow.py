@@ -346,8 +346,12 @@ class ShadowMmu(ShadowRoots):
         so these are not asked, nor what the guest has told of them.
         """
         pages: ShadowPages = self.pages
-        directory: cython.ulonglong = pages.entries[4 * self.current + (address >> 30)]
-        if not error & ERROR_FETCH or not directory & PRESENT or self.curtain.is_down:
+        if not error & ERROR_FETCH or not self.cpu.root:
+            return False
+        # Not `current`: that of the curtain, where it is down.
+        root: cython.uint = (self.cpu.root - pages.pool_address) >> 3
+        directory: cython.ulonglong = pages.entries[root + (address >> 30)]
+        if not directory & PRESENT:
             return False
         link: cython.ulonglong = pages.entries[
             512 * pages.page_index(directory) + ((address >> 21) & 511)

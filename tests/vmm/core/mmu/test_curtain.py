@@ -16,7 +16,7 @@ from vmi.doorbell import Doorbell
 from vmm.core.event import Reason
 from vmm.core.outcome import OutcomeKind
 from vmm.core.policy import policy_named
-from vmm.machine import Run
+from vmm.machine import Machine, Run
 
 POLICY = "vtx-shadow"
 HIGH = 0xC0000000
@@ -234,6 +234,29 @@ def test_behind_the_curtain_nothing_is_left_to_invalidate(run_source: RunSource)
     run = run_source(INVALIDATED, build_rom())
     assert rings(run, Doorbell.INVALIDATE_PAGE) == 0
     assert run.ledger.engine_events["curtain"] == 2
+
+
+def test_a_first_fetch_above_leaves_it_down(
+    tiny_guest: Callable[..., Any], make_machine: Callable[..., Machine]
+) -> None:
+    """That is no exit, so nothing is drained: the next access below is what exits."""
+    source = """
+	cmpb $0xc3, HIGH + elsewhere
+	jne stale
+	SET_PXE PAGE2 | OPEN, ENTRY, HERE | V
+	call elsewhere
+	FINISH 0
+	.balign 4096
+elsewhere:
+	ret
+"""
+    rom = build_rom()
+    guest = tiny_guest(source_of(rom, source), handlers=handlers(source))
+    machine = make_machine(guest, rom=rom.data, policy=policy_named(POLICY))
+    run = machine.run()
+    assert run.outcome.kind is OutcomeKind.PASSED, run.outcome
+    assert run.ledger.engine_events["nx_fetch"] > 0
+    assert machine.vcpu.shadow.curtain.is_down
 
 
 def test_a_rom_that_cannot_lower_it_is_not_trusted(
