@@ -1,7 +1,7 @@
-from vmm.core.paravirt.batch cimport BatchQueue
 from vmm.core.code.blocks cimport BlockMeter
 from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.native cimport host_ns
+from vmm.core.paravirt.batch cimport BatchQueue
 
 cdef class Recorder:
     cdef CpuState cpu

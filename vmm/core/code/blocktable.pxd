@@ -1,11 +1,11 @@
-from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.code.flagkeeper cimport FlagKeeper
 from vmm.core.code.lengths cimport LengthDecoder
+from vmm.core.code.romcalls cimport RomCalls
+from vmm.core.code.strings cimport string_kind
+from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.memory cimport GuestMemory
 from vmm.core.mmu.paging cimport GuestPaging
-from vmm.core.code.romcalls cimport RomCalls
 from vmm.core.mmu.shadow cimport ShadowMmu
-from vmm.core.code.strings cimport string_kind
 
 cdef class BlockTable:
     cdef CpuState cpu

@@ -1,7 +1,7 @@
-from vmm.core.cpu.cpustate cimport CpuState
-from vmm.core.mmu.devicememory cimport DeviceMemory
 from vmm.core.code.fetch cimport InstructionBytes
 from vmm.core.code.stores cimport StoreEmulator
+from vmm.core.cpu.cpustate cimport CpuState
+from vmm.core.mmu.devicememory cimport DeviceMemory
 
 cdef class DeviceAccess:
     cdef CpuState cpu

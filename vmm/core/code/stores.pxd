@@ -1,7 +1,7 @@
-from vmm.core.cpu.cpustate cimport CpuState
-from vmm.core.mmu.devicememory cimport DeviceMemory
 from vmm.core.code.fetch cimport InstructionBytes
+from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.memory cimport GuestMemory
+from vmm.core.mmu.devicememory cimport DeviceMemory
 from vmm.core.mmu.paging cimport GuestPaging
 
 cdef class StoreEmulator:

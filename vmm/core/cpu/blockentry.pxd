@@ -9,8 +9,8 @@ from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.memory cimport GuestMemory
 from vmm.core.mmu.paging cimport GuestPaging
 from vmm.core.mmu.shadow cimport ShadowMmu
-from vmm.core.ports.access cimport PortAccess
 from vmm.core.native cimport return_address
+from vmm.core.ports.access cimport PortAccess
 
 cdef class BlockEntry:
     cdef public CpuState cpu

@@ -1,12 +1,12 @@
-from vmm.core.paravirt.batch cimport BatchQueue
 from vmm.core.code.blocks cimport BlockMeter
+from vmm.core.code.fetch cimport InstructionBytes
 from vmm.core.counters cimport Counters
 from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.cpu.delivery cimport Delivery
-from vmm.core.code.fetch cimport InstructionBytes
 from vmm.core.localapic cimport LocalApic
 from vmm.core.mmu.paging cimport GuestPaging
 from vmm.core.mmu.shadow cimport ShadowMmu
+from vmm.core.paravirt.batch cimport BatchQueue
 
 cdef class PrivilegedRegisters:
     cdef CpuState cpu

@@ -1,22 +1,22 @@
-from vmm.core.paravirt.batch cimport BatchQueue
 from vmm.core.code.blocks cimport BlockMeter
 from vmm.core.code.blocktable cimport BlockTable
+from vmm.core.code.fetch cimport InstructionBytes
+from vmm.core.code.inline cimport InlineCounter
+from vmm.core.code.stores cimport StoreEmulator
+from vmm.core.code.strings cimport StringSweep
 from vmm.core.counters cimport Counters
 from vmm.core.cpu.blockentry cimport BlockEntry
 from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.cpu.delivery cimport Delivery
+from vmm.core.cpu.privileged cimport PrivilegedRegisters
 from vmm.core.mmu.devicememory cimport DeviceMemory
-from vmm.core.paravirt.doorbell cimport DoorbellPort
-from vmm.core.code.fetch cimport InstructionBytes
-from vmm.core.code.inline cimport InlineCounter
 from vmm.core.mmu.pagefaults cimport PageFaults
 from vmm.core.mmu.paging cimport GuestPaging
-from vmm.core.ports.access cimport PortAccess
-from vmm.core.cpu.privileged cimport PrivilegedRegisters
-from vmm.core.ports.reflector cimport Reflector
 from vmm.core.mmu.shadow cimport ShadowMmu
-from vmm.core.code.stores cimport StoreEmulator
-from vmm.core.code.strings cimport StringSweep
+from vmm.core.paravirt.batch cimport BatchQueue
+from vmm.core.paravirt.doorbell cimport DoorbellPort
+from vmm.core.ports.access cimport PortAccess
+from vmm.core.ports.reflector cimport Reflector
 
 cdef class Vcpu(BlockEntry):
     cdef readonly unsigned int index

@@ -1,13 +1,13 @@
-from vmm.core.paravirt.batch cimport BatchQueue
 from vmm.core.code.blocks cimport BlockMeter
+from vmm.core.code.deviceaccess cimport DeviceAccess
+from vmm.core.code.stores cimport StoreEmulator
 from vmm.core.counters cimport Counters
 from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.cpu.delivery cimport Delivery
-from vmm.core.code.deviceaccess cimport DeviceAccess
 from vmm.core.mmu.devicememory cimport DeviceMemory
 from vmm.core.mmu.paging cimport GuestPaging
 from vmm.core.mmu.shadow cimport ShadowMmu
-from vmm.core.code.stores cimport StoreEmulator
+from vmm.core.paravirt.batch cimport BatchQueue
 
 cdef class PageFaults:
     cdef CpuState cpu

@@ -1,7 +1,7 @@
 from vmm.core.cpu.cpustate cimport CpuState
-from vmm.core.native cimport FillCall, LeaveCall, PageCall, RestoreCall, SetPageCall
-from vmm.core.mmu.shadowpages cimport ShadowPages
 from vmm.core.cpu.vcpu cimport Vcpu
+from vmm.core.mmu.shadowpages cimport ShadowPages
+from vmm.core.native cimport FillCall, LeaveCall, PageCall, RestoreCall, SetPageCall
 
 cdef class TlbFill:
     cdef Vcpu vcpu

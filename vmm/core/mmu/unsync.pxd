@@ -1,5 +1,5 @@
-from vmm.core.mmu.follow cimport Follower
 from vmm.core.memory cimport GuestMemory
+from vmm.core.mmu.follow cimport Follower
 from vmm.core.mmu.paging cimport GuestPaging
 from vmm.core.mmu.shadowpages cimport ShadowPages
 

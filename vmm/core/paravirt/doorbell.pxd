@@ -1,11 +1,11 @@
-from vmm.core.paravirt.batch cimport BatchQueue
 from vmm.core.counters cimport Counters
 from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.localapic cimport LocalApic
 from vmm.core.memory cimport GuestMemory
 from vmm.core.mmu.paging cimport GuestPaging
-from vmm.core.ports.reflector cimport Reflector
 from vmm.core.mmu.shadow cimport ShadowMmu
+from vmm.core.paravirt.batch cimport BatchQueue
+from vmm.core.ports.reflector cimport Reflector
 
 cdef class DoorbellPort:
     cdef CpuState cpu

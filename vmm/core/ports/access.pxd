@@ -4,8 +4,8 @@ from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.cpu.delivery cimport Delivery
 from vmm.core.paravirt.doorbell cimport DoorbellPort
 from vmm.core.ports.filters cimport PortFilters
-from vmm.core.ports.right cimport PortRight
 from vmm.core.ports.reflector cimport Reflector
+from vmm.core.ports.right cimport PortRight
 
 cdef class PortAccess:
     cdef CpuState cpu

@@ -1,5 +1,5 @@
-from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.code.fetch cimport InstructionBytes
+from vmm.core.cpu.cpustate cimport CpuState
 from vmm.core.memory cimport GuestMemory
 from vmm.core.mmu.paging cimport GuestPaging
 
