@@ -18,12 +18,18 @@ OFFSET = cython.declare(cython.uint, 0x10)
 PREFIX = cython.declare(cython.uint, 0x20)
 # Group 3: TEST has an immediate, the others have none.
 GROUP3 = cython.declare(cython.uint, 0x40)
-# Moves to and from control and debug registers, whose ModRM is a register's always.
+# The ModRM is a register's whatever its mode: moves to and from control and debug registers,
+# and, to the engine (QEMU 5.0, gen_sse), MOVMSKPS and shifts by an immediate.
 REGISTER = cython.declare(cython.uint, 0x80)
+
+# MOVQ2DQ and MOVDQ2Q, which have a prefix of repetition: to the engine as well.
+MOVES_MMX = cython.declare(cython.uint, 0xD6)
 
 LONGEST = cython.declare(cython.uint, 15)
 OPERAND_SIZE = cython.declare(cython.uint, 0x66)
 ADDRESS_SIZE = cython.declare(cython.uint, 0x67)
+REPNE = cython.declare(cython.uint, 0xF2)
+REPE = cython.declare(cython.uint, 0xF3)
 ESCAPE = cython.declare(cython.uint, 0x0F)
 
 
@@ -63,7 +69,8 @@ def two_byte():
     return table({
         (0x00, 0x03): 0x01, (0x0D, 0x0D): 0x01, (0x0F, 0x0F): 0x03, (0x10, 0x1F): 0x01,
         (0x20, 0x23): 0x81, (0x24, 0x27): 0x01, (0x28, 0x2F): 0x01, (0x40, 0x6F): 0x01,
-        (0x70, 0x73): 0x03, (0x74, 0x76): 0x01, (0x78, 0x7F): 0x01, (0x80, 0x8F): 0x04,
+        (0x50, 0x50): 0x81, (0x70, 0x70): 0x03, (0x71, 0x73): 0x83, (0x74, 0x76): 0x01,
+        (0x78, 0x7F): 0x01, (0x80, 0x8F): 0x04,
         (0x90, 0x9F): 0x01, (0xA3, 0xA3): 0x01, (0xA4, 0xA4): 0x03, (0xA5, 0xA7): 0x01,
         (0xAB, 0xAB): 0x01, (0xAC, 0xAC): 0x03, (0xAD, 0xC1): 0x01, (0xBA, 0xBA): 0x03,
         (0xC2, 0xC2): 0x03, (0xC3, 0xC3): 0x01, (0xC4, 0xC6): 0x03, (0xC7, 0xC7): 0x01,
@@ -94,6 +101,7 @@ class LengthDecoder:
         start: cython.uint = at
         small_operand: cython.bint = not wide
         small_address: cython.bint = not wide
+        repeated: cython.bint = False
         opcode: cython.uint = 0
         bits: cython.uint = PREFIX
         while bits == PREFIX:
@@ -106,6 +114,8 @@ class LengthDecoder:
                 small_operand = wide
             elif opcode == ADDRESS_SIZE:
                 small_address = wide
+            elif opcode == REPNE or opcode == REPE:
+                repeated = True
         if opcode == ESCAPE and at < end:
             opcode = self.code[at]
             bits = self.two[opcode]
@@ -113,6 +123,8 @@ class LengthDecoder:
             if opcode == 0x38 or opcode == 0x3A:
                 bits = MODRM if opcode == 0x38 else MODRM | IMM8
                 at += 1
+            elif opcode == MOVES_MMX and repeated and small_operand != wide:
+                bits = MODRM | REGISTER
         if bits & MODRM:
             if at >= end:
                 return end - start

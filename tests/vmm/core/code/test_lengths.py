@@ -64,6 +64,13 @@ def test_two_byte_opcodes(*, wide: bool) -> None:
         (b"\xc5\x05\x00\x10\x00\x00", 6),
         (b"\x0f\x20\xc0", 3),
         (b"\x66\xe8\x00\x10", 4),
+        # Forms that no processor has; the engine takes a register's number from them.
+        (b"\x0f\x72\x35\xfe", 4),
+        (b"\x66\x0f\x73\x44\x01", 5),
+        (b"\x0f\x50\x05", 3),
+        (b"\xf3\x0f\xd6\x05", 4),
+        (b"\x66\x0f\xd6\x05\x00\x00\x00\x00", 8),
+        (b"\x66\xf3\x0f\xd6\x05\x00\x00\x00\x00", 9),
     ],
 )
 def test_forms_that_capstone_sees_otherwise(code: bytes, expected: int) -> None:
