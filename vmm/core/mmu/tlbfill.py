@@ -196,8 +196,10 @@ class TlbFill:
             ring,
             PAGE_SIZE,
         )
-        if (entry & RIGHTS) == MAY_READ_WRITE and not self.is_code(entry):
-            # Else the first store would look for translated code that it hits.
+        if access == STORE and (entry & RIGHTS) == MAY_READ_WRITE and not self.is_code(entry):
+            # Else the store would look for translated code that it hits. Not where a load came
+            # first: the engine's second TLB does not know such an entry for a store before one
+            # has been made, which may be seen where the shadow lacks a way that the TLB has.
             self.set_dirty(engine_cpu, address)
         return 1
 

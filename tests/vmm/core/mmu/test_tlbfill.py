@@ -202,6 +202,29 @@ def test_the_block_goes_on_where_it_is(
     assert more - blocks == 3
 
 
+def test_what_the_second_tlb_still_has(
+    tiny_guest: MakeGuest, make_machine: Callable[..., Machine]
+) -> None:
+    """A page that was loaded from and never stored to, with the directory in its place since.
+
+    The way to it is cut by the store to the directory: whether the store to it finds it in a
+    TLB shows in which of two stores faults.
+    """
+    source = """
+start:	PAGING
+	mov LOADED, %ebx
+	xor %eax, %eax
+	add %eax, DIRECTORY
+	movl $1, LOADED
+	movl $1, LOADED + 0x1000
+	FINISH 0
+	.set LOADED, DIRECTORY + 0x100000	# 256 pages on
+	"""
+    ours, engines, _, _ = run_both(lambda: make_machine(tiny_guest(source)))
+    assert ours.outcome.kind is OutcomeKind.PASSED, ours.outcome
+    assert ours == engines
+
+
 @pytest.mark.parametrize("limit", [1000, 1700, 2400])
 def test_a_block_that_the_engine_cuts(
     tiny_guest: MakeGuest, make_machine: Callable[..., Machine], limit: int
