@@ -99,5 +99,6 @@ def test_before_there_is_anything_to_count(start: Start) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert process.returncode == INTERRUPTED
+    # Early enough it is the signal that ends the program, of which a shell says 130 as well.
+    assert process.returncode in {INTERRUPTED, -signal.SIGINT}
     assert "Traceback" not in out + err
