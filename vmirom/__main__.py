@@ -1,5 +1,5 @@
 """`python -m vmirom`."""
 
-from vmirom.main import main
+from vmirom.entry import main
 
 main()

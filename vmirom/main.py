@@ -1,7 +1,6 @@
 """The `vmirom` command: what the user asked for, or one clear line and status 2."""
 
 import gc
-import os
 import signal
 import sys
 from collections.abc import Iterator, MutableMapping
@@ -87,6 +86,11 @@ class _Cli(click.Group):
         except click.ClickException as error:
             _complain(error.format_message())
         except click.Abort:
+            # CPython notes a KeyboardInterrupt out of code that it runs from a string, as
+            # dataclasses are made, keeps that although it was caught, and ends by the signal
+            # instead of the status; the next such code ends the note (pythonrun.c,
+            # run_eval_code_obj).
+            exec("")  # noqa: S102 - no code at all
             sys.exit(INTERRUPTED)
         except EngineFailure as failure:
             _complain(f"the engine cannot be used: {failure}")
@@ -122,12 +126,7 @@ cli.commands = _Verbs()
 
 
 def main() -> None:
-    """Entry point.
-
-    Until the verb's module is loaded, Ctrl-C ends the program at once: an exception out
-    of an import would end it with a traceback.
-    """
-    signal.signal(signal.SIGINT, lambda _signal, _frame: os._exit(INTERRUPTED))
+    """Run the command line; `vmirom.entry` calls this."""
     # Modules and machines are many objects that stay: looking for cycles among them again
     # and again takes a twentieth of a short run.
     gc.set_threshold(_GARBAGE_THRESHOLD)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 LONG = ("--append", "rounds=1000000")
 INTERRUPTED = 130
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 10
 """Seconds: one, and more for a machine that runs other tests beside this one."""
 
@@ -99,6 +101,40 @@ def test_before_there_is_anything_to_count(start: Start) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    # Early enough it is the signal that ends the program, of which a shell says 130 as well.
-    assert process.returncode in {INTERRUPTED, -signal.SIGINT}
+    assert process.returncode == INTERRUPTED
     assert "Traceback" not in out + err
+
+
+WHILE_IT_LOADS = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from vmirom.entry import main
+main()
+"""
+WHILE_A_CLASS_IS_MADE = """
+import sys, click
+from vmirom.main import cli, main
+cli.commands["made"] = click.Command("made", callback=lambda: exec("raise KeyboardInterrupt"))
+sys.argv = ["vmirom", "made"]
+main()
+"""
+
+
+@pytest.mark.parametrize("code", [WHILE_IT_LOADS, WHILE_A_CLASS_IS_MADE])
+def test_the_status_is_the_same_at_any_moment(code: str, tmp_path: Path) -> None:
+    """As a module: it is there that CPython looks at its note of an interrupt."""
+    (tmp_path / "moment.py").write_text(code, encoding="ascii")
+    done = subprocess.run(
+        [sys.executable, "-m", "moment"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == INTERRUPTED
+    assert "Traceback" not in done.stderr
