@@ -45,7 +45,7 @@ JOBS = os.cpu_count() or 1
 SANITIZERS = os.environ.get("VMIROM_SANITIZE", "")
 """What to give to -fsanitize, or nothing."""
 
-# Parts of Cython's own code that the core has no use for, a tenth of what gcc compiles.
+# Parts of Cython's own code that the core has no use for: a tenth of gcc's time.
 SPARED = [
     "-DCYTHON_VECTORCALL_TPNEW=0",
     "-DCYTHON_USE_PYLONG_INTERNALS=0",

@@ -163,15 +163,22 @@ def guarded(vcpu, method, default, takes_data):
     return call
 
 
+def c_function(keep, result, arguments, call):
+    """The address of a Python function that an engine calls; the list `keep` keeps it alive.
+
+    The engine's handle comes before the `arguments`, and the callback's data behind them.
+    """
+    wrapped = ctypes.CFUNCTYPE(result, ctypes.c_size_t, *arguments, ctypes.c_void_p)(call)
+    keep.append(wrapped)
+    return ctypes.cast(wrapped, ctypes.c_void_p).value
+
+
 def python_callback(vcpu: Vcpu, result, arguments, method, default, *, takes_data=False):
     """Wrap a method for ctypes; answers its address and keeps it alive with the vCPU.
 
     With `takes_data` the method's last argument is the callback's data.
     """
-    kind = ctypes.CFUNCTYPE(result, ctypes.c_size_t, *arguments, ctypes.c_void_p)
-    wrapped = kind(guarded(vcpu, method, default, takes_data))
-    vcpu.keep.append(wrapped)
-    return ctypes.cast(wrapped, ctypes.c_void_p).value
+    return c_function(vcpu.keep, result, arguments, guarded(vcpu, method, default, takes_data))
 
 
 def callbacks(vcpu: Vcpu):

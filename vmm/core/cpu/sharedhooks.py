@@ -8,7 +8,7 @@ import ctypes
 import cython
 
 from vmm.core.cpu.sharedcpu import SharedCpu
-from vmm.core.hooks import FIRST_MARK, before_callback, marked
+from vmm.core.hooks import FIRST_MARK, before_callback, c_function, marked
 from vmm.core.mmu.tlbfill import fill_callback
 
 if not cython.compiled:
@@ -97,15 +97,12 @@ def raw_syscall(_engine: cython.size_t, data: cython.p_void) -> cython.void:
 
 def python_callback(cell: SharedCpu, result, arguments, method, *, takes_data=False):
     """Wrap a method for ctypes, where the core is not compiled; answers its address."""
-    kind = ctypes.CFUNCTYPE(result, ctypes.c_size_t, *arguments, ctypes.c_void_p)
     taken = slice(None, None if takes_data else -1)
 
     def call(_engine, *arguments):
         return method(*arguments[taken])
 
-    wrapped = kind(call)
-    cell.keep.append(wrapped)
-    return ctypes.cast(wrapped, ctypes.c_void_p).value
+    return c_function(cell.keep, result, arguments, call)
 
 
 def leaving(cell: SharedCpu, method):

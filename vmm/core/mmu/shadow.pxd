@@ -21,6 +21,7 @@ cdef class ShadowMmu(ShadowRoots):
     cdef bint is_mapped(self, unsigned int address) noexcept
     cdef int code_written(self, unsigned int address, unsigned int frame) except -1
     cdef int fill(self, unsigned int address, bint write, bint fetch) except -1
+    cdef unsigned int link_of(self, unsigned int root, unsigned int address) noexcept
     cdef unsigned int location(self, unsigned int address) noexcept
     cdef Py_ssize_t fetched_from(self, unsigned int address) except? -2
     cdef unsigned int fetch(self, unsigned int address, unsigned char[::1] into, unsigned int at, unsigned int most) except? 0xFFFFFFFF

@@ -158,17 +158,20 @@ class ShadowMmu(ShadowRoots):
 
     # ---- single translations
 
-    def location(self, address: cython.uint) -> cython.uint:
-        """Where the processor looks for the leaf of an address; 0 if the way there is cut."""
-        pages: ShadowPages = self.pages
-        directory: cython.ulonglong = pages.entries[4 * self.current + (address >> 30)]
+    def link_of(self, root: cython.uint, address: cython.uint) -> cython.uint:
+        """Where the link of an address stands below the root there; 0 if the way is cut before."""
+        directory: cython.ulonglong = self.pages.entries[root + (address >> 30)]
         if not directory & PRESENT:
             return 0
-        slot: cython.uint = 512 * pages.page_index(directory) + ((address >> 21) & 511)
-        link: cython.ulonglong = pages.entries[slot]
-        if not link & PRESENT:
+        return 512 * self.pages.page_index(directory) + ((address >> 21) & 511)
+
+    def location(self, address: cython.uint) -> cython.uint:
+        """Where the processor looks for the leaf of an address; 0 if the way there is cut."""
+        slot: cython.uint = self.link_of(4 * self.current, address)
+        link: cython.ulonglong = self.pages.entries[slot]
+        if not slot or not link & PRESENT:
             return 0
-        return 512 * pages.page_index(link) + ((address >> 12) & 511)
+        return 512 * self.pages.page_index(link) + ((address >> 12) & 511)
 
     def fetched_from(self, address: cython.uint) -> cython.Py_ssize_t:
         """The host's number of the frame that the engine fetches code at an address from.
@@ -349,14 +352,9 @@ class ShadowMmu(ShadowRoots):
         if not error & ERROR_FETCH or not self.cpu.root:
             return False
         # Not `current`: that of the curtain, where it is down.
-        root: cython.uint = (self.cpu.root - pages.pool_address) >> 3
-        directory: cython.ulonglong = pages.entries[root + (address >> 30)]
-        if not directory & PRESENT:
-            return False
-        link: cython.ulonglong = pages.entries[
-            512 * pages.page_index(directory) + ((address >> 21) & 511)
-        ]
-        if not link & PRESENT or link & NO_EXECUTE:
+        slot: cython.uint = self.link_of((self.cpu.root - pages.pool_address) >> 3, address)
+        link: cython.ulonglong = pages.entries[slot]
+        if not slot or not link & PRESENT or link & NO_EXECUTE:
             return False
         location: cython.uint = 512 * pages.page_index(link) + ((address >> 12) & 511)
         old: cython.ulonglong = pages.entries[location]
