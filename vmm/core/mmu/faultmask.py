@@ -22,7 +22,6 @@ PRESENT = cython.declare(cython.ulonglong, 0x01)
 NOT_THERE = cython.declare(cython.ulonglong, 0x400)
 TABLE = cython.declare(cython.uint, 1)
 
-ERROR_PRESENT = cython.declare(cython.uint, 1)
 ERROR_USER = cython.declare(cython.uint, 4)
 ERROR_FETCH = cython.declare(cython.uint, 16)
 
